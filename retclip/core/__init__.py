@@ -1,0 +1,1 @@
+"""Values and pure functions. Knows no other room of the house."""

@@ -1,0 +1,90 @@
+"""Errors that tell a user what happened, why, and how to mend it.
+
+Every error the package raises on purpose derives from `RetclipError`. The command line prints its three
+lines and leaves with its exit code; `docs/errors.md` lists the codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class RetclipError(Exception):
+    """Base of all deliberate errors.
+
+    Args:
+        code: stable identifier, `E` and three digits (docs/errors.md).
+        what: what happened, one line, with the name of the thing it happened to.
+        why: the cause or what was expected.
+        fix: what to do next, if possible a command to copy.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, code: str, what: str, *, why: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.code = code
+        self.what = what
+        self.why = why
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [f"{self.code} {self.what}"]
+        if self.why:
+            lines.append(f"  why: {self.why}")
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return "\n".join(lines)
+
+
+class InputError(RetclipError):
+    """The user's files, class lists or settings are not usable."""
+
+    exit_code = 3
+
+
+class ImageError(InputError):
+    """One picture cannot be used; the rest of a run goes on without it."""
+
+
+class ModelError(RetclipError):
+    """A model, its weights or the code for it is not available."""
+
+    exit_code = 4
+
+
+class DatabaseError(RetclipError):
+    """A database is missing, damaged, busy or does not fit the request."""
+
+    exit_code = 5
+
+
+class FailuresError(RetclipError):
+    """The work finished, but more items failed than `--max-failures` allows."""
+
+    exit_code = 6
+
+
+class ResourceError(RetclipError):
+    """The machine ran out of disk or memory."""
+
+    exit_code = 7
+
+
+class FeatureSpaceMismatch(DatabaseError):
+    """Vectors of two encoders met; they must never be compared."""
+
+    def __init__(self, name: str, stored: str, asked: str, differences: Sequence[str]) -> None:
+        super().__init__(
+            "E301",
+            f"Database '{name}' was built with {stored}; you asked for {asked}.",
+            why="Vectors of different feature spaces are not comparable. Differs in: " + "; ".join(differences),
+            fix="Leave --preset out to use the database's own preset, or build a new database with this one.",
+        )
+
+
+def require(condition: bool, name: str, expected: str, got: object) -> None:
+    """Refuse a wrong value at birth: raise ValueError naming the value, what was expected and what came."""
+    if not condition:
+        raise ValueError(f"{name}: expected {expected}, got {got}")
