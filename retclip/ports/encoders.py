@@ -1,0 +1,69 @@
+"""Image and text encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from retclip.core.errors import require
+from retclip.core.identity import FeatureSpace
+
+
+@dataclass(frozen=True)
+class DenseFeatures:
+    """Features of one image before pooling.
+
+    Attributes:
+        values: (C, h, w) float on the encoder's device.
+        extent: (height, width), in feature cells, that the image really covers; the rest of the map is padding, so
+            extent <= (h, w) and may be fractional.
+    """
+
+    values: Tensor
+    extent: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        require(self.values.ndim == 3, "DenseFeatures.values", "(C, h, w)", tuple(self.values.shape))
+        height, width = self.values.shape[1:]
+        require(0 < self.extent[0] <= height and 0 < self.extent[1] <= width, "DenseFeatures.extent",
+                f"within ({height}, {width}) cells", self.extent)
+
+
+class DenseEncoder(Protocol):
+    """An image encoder with a spatial feature map; it need not have a text tower."""
+
+    @property
+    def space(self) -> FeatureSpace:
+        """What makes this encoder's vectors comparable."""
+        ...
+
+    def encode_images(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[DenseFeatures]:
+        """RGB images (H, W, 3) of any sizes -> one feature map each."""
+        ...
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Pooled features (N, C) -> key vectors (N, D), not yet normalised."""
+        ...
+
+
+class TextEncoder(Protocol):
+    """A text tower that shares its space with a dense encoder."""
+
+    @property
+    def space(self) -> FeatureSpace:
+        """The feature space of the image side it belongs to."""
+        ...
+
+    @property
+    def logit_scale(self) -> float:
+        """Learned temperature of image-text cosine, already exponentiated and clamped to 100."""
+        ...
+
+    def encode_names(self, names: Sequence[str]) -> Tensor:
+        """Class names -> (T, D) unit vectors, prompt templates averaged."""
+        ...
