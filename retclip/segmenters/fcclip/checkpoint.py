@@ -1,0 +1,155 @@
+"""Reading weights: released `.pth` files, safetensors, and the CLIP weights that training starts from.
+
+A pickle is never executed: `.pth` goes through `torch.load(weights_only=True)` alone.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from retclip.core.errors import ModelError
+from retclip.segmenters.fcclip.model import FCCLIP
+from retclip.segmenters.fcclip.variants import VARIANTS, Variant, build_fcclip, variant_named
+
+CLIP_PREFIX = "backbone.clip_model."
+# Computed, not learned: some exports carry them, no module of ours stores them.
+COMPUTED = frozenset({"pixel_mean", "pixel_std", f"{CLIP_PREFIX}attn_mask"})
+SHOWN = 6  # differing keys that an error lists
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint by key, on the CPU.
+
+    Args:
+        path: `.safetensors`, or a torch file that holds the tensors themselves or has them under `model`.
+
+    Raises:
+        ModelError: E202 the file is missing or damaged, E204 it contains code objects.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            "E204",
+            f"{path.name} contains code objects and was not loaded.",
+            why=str(error).splitlines()[0],
+            fix="Convert it to safetensors on a machine where running its code does no harm.",
+        ) from error
+    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
+        raise ModelError(
+            "E202",
+            f"Cannot read weights from {path}.",
+            why=str(error).splitlines()[0],
+            fix="Check the path; if the file is incomplete, copy it again.",
+        ) from error
+    weights = content.get("model", content) if isinstance(content, Mapping) else content
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ModelError(
+            "E207",
+            f"{path.name} holds no table of tensors.",
+            why="Weights are expected at the top level or under `model`.",
+            fix="Give a released FC-CLIP checkpoint or a file written by `retclip models convert`.",
+        )
+    return dict(weights)
+
+
+def load_fcclip(path: Path, variant: Variant | str, device: torch.device | str = "cpu") -> FCCLIP:
+    """Build a variant with the weights of a checkpoint; strict in both directions.
+
+    Raises:
+        ModelError: as `read_weights`; E207 keys or shapes do not fit, naming the variant they would fit; E208.
+    """
+    chosen = variant_named(variant) if isinstance(variant, str) else variant
+    weights = {key: value for key, value in read_weights(path).items() if key not in COMPUTED}
+    with torch.device("meta"):
+        model = build_fcclip(chosen)
+    _require_fit(path.name, chosen, weights, model)
+    return assign_weights(model, weights).to(device)
+
+
+def assign_weights(model: FCCLIP, weights: Mapping[str, Tensor]) -> FCCLIP:
+    """Give a network built on the meta device its tensors, in float32, without a second copy in memory."""
+    kept = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    model.load_state_dict(kept, strict=True, assign=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    clip = model.backbone.clip_model
+    # The one buffer outside every state dict: the causal mask of the text tower.
+    clip.attn_mask = torch.full((clip.context_length, clip.context_length), float("-inf")).triu_(1)
+    return model
+
+
+def load_clip_weights(path: Path, model: FCCLIP) -> None:
+    """Fill the frozen CLIP of a network from open_clip's own weights file, strictly.
+
+    Raises:
+        ModelError: as `read_weights`; E207 keys or shapes do not fit.
+    """
+    clip = model.backbone.clip_model
+    weights = {key: value for key, value in read_weights(path).items() if key != "attn_mask"}
+    if differences := _differences(clip, weights):
+        raise ModelError(
+            "E207",
+            f"{path.name} does not hold this variant's CLIP weights.",
+            why=_listed(differences),
+            fix="Give the open_clip weights that the variant names.",
+        )
+    clip.load_state_dict(weights)
+
+
+def convert(source: Path, destination: Path) -> None:
+    """Write the tensors of a checkpoint as safetensors. Raises ModelError as `read_weights`."""
+    weights = {key: value.contiguous().clone() for key, value in read_weights(source).items()}
+    save_file(weights, destination, metadata={"format": "pt", "source": source.name})
+
+
+def fitting_variant(weights: Mapping[str, Tensor]) -> str | None:
+    """The variant whose keys and shapes these weights have, if any."""
+    for name in VARIANTS:
+        with torch.device("meta"):
+            model = build_fcclip(name)
+        if not _differences(model, weights):
+            return name
+    return None
+
+
+def _require_fit(name: str, variant: Variant, weights: Mapping[str, Tensor], model: nn.Module) -> None:
+    differences = _differences(model, weights)
+    if not differences:
+        return
+    other = fitting_variant(weights)
+    fix = (
+        f"These weights fit the variant '{other}': use that."
+        if other
+        else (f"They fit no known variant ({', '.join(VARIANTS)}); check that this is a whole FC-CLIP checkpoint.")
+    )
+    raise ModelError("E207", f"{name} does not fit the variant '{variant.name}'.", why=_listed(differences), fix=fix)
+
+
+def _differences(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """Missing, unknown and differently shaped keys, in the order of the network."""
+    expected = model.state_dict()
+    lines = []
+    for key, tensor in expected.items():
+        if key not in weights:
+            lines.append(f"missing {key} {tuple(tensor.shape)}")
+        elif weights[key].shape != tensor.shape:
+            lines.append(f"{key} is {tuple(weights[key].shape)}, expected {tuple(tensor.shape)}")
+    lines += [f"unknown {key} {tuple(weights[key].shape)}" for key in weights if key not in expected]
+    return lines
+
+
+def _listed(differences: list[str]) -> str:
+    rest = len(differences) - SHOWN
+    return "; ".join(islice(differences, SHOWN)) + (f"; and {rest} more." if rest > 0 else ".")
