@@ -117,7 +117,8 @@ def match(guess: Guess, targets: Sequence[Targets], settings: LossSettings, unif
             + settings.mask * _pairwise_cross_entropy(predicted, truth)
             + settings.dice * _pairwise_dice(predicted, truth)
         )
-        rows, columns = linear_sum_assignment(cost.cpu().numpy())
+        # A diverged network must reach the check of the loss, not fail here on a cost that is not a number.
+        rows, columns = linear_sum_assignment(cost.nan_to_num().cpu().numpy())
         device = class_logits.device
         assignments.append(Assignment(torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device)))
     return assignments

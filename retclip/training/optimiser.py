@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from retclip.core.errors import ModelError
+
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 
@@ -54,13 +56,23 @@ def build_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
 def step(
     loss: Tensor, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, schedule: Schedule, iteration: int
 ) -> Tensor:
-    """One update. Returns the L2 norm of all gradients before clipping."""
+    """One update; returns the L2 norm of all gradients before clipping. Raises ModelError (E209) if it is not finite."""
     for group in optimiser.param_groups:
         group["lr"] = schedule.rate(iteration)
     optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(scaler.scale(loss))
     scaler.unscale_(optimiser)
-    norm = nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], schedule.clip)
+    norm: Tensor = nn.utils.clip_grad_norm_(
+        [p for group in optimiser.param_groups for p in group["params"]], schedule.clip
+    )
+    # With loss scaling such a step is skipped and the scale lowered; without it the weights would be lost.
+    if not scaler.is_enabled() and not torch.isfinite(norm):
+        raise ModelError(
+            "E209",
+            f"The gradient is {norm.item()} at iteration {iteration}.",
+            why="Training has diverged.",
+            fix="Resume from the last saved state with a smaller learning rate.",
+        )
     scaler.step(optimiser)
     scaler.update()
     return norm
