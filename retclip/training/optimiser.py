@@ -56,7 +56,7 @@ def build_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
 def step(
     loss: Tensor, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, schedule: Schedule, iteration: int
 ) -> Tensor:
-    """One update; returns the L2 norm of all gradients before clipping. Raises ModelError (E209) if it is not finite."""
+    """One update; returns the L2 norm of all gradients before clipping. Raises ModelError (E209) if not finite."""
     for group in optimiser.param_groups:
         group["lr"] = schedule.rate(iteration)
     optimiser.zero_grad(set_to_none=True)

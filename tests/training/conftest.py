@@ -93,4 +93,9 @@ def unused_port():
 
 @pytest.fixture(autouse=True)
 def _fixed_randomness():
+    """One seed, and one thread: on tensors this small, threads spend their time waiting for each other."""
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -19,7 +19,8 @@ class ImageSide(nn.Module):
 
     def __init__(self, model: FCCLIP) -> None:
         super().__init__()
-        self.model = model.eval()
+        self.model = model
+        self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Normalised images (B, 3, H, W) -> mask_logits, class_vectors, embeddings, dense (see `FCCLIP`)."""

@@ -41,6 +41,8 @@ class Instances:
 
 def upsampled(mask_logits: Tensor, frame: Frame, queries: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Chunks of (query numbers (n,), their logits (n, H, W) at output resolution), in the given order."""
+    if len(queries) == 0:
+        return
     largest = max(size[0] * size[1] for size in (frame.padded, frame.output))
     for chunk in torch.split(queries, max(1, CHUNK_ELEMENTS // largest)):
         yield chunk, full_size(mask_logits[chunk], frame)

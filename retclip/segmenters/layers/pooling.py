@@ -26,7 +26,8 @@ def mask_pool(features: Tensor, masks: Tensor) -> Tensor:
         (B, Q, C).
     """
     inside = (resize_masks(masks.detach(), (features.shape[2], features.shape[3])) > 0).to(features.dtype)
-    share = inside / (inside.sum((-1, -2), keepdim=True) + 1e-8)
+    # The official count + 1e-8 is the same number in float32, but 0 / 0 in half precision and in optimised ONNX graphs.
+    share = inside / inside.sum((-1, -2), keepdim=True).clamp(min=1)
     return torch.einsum("bqhw,bchw->bqc", share, features)
 
 
