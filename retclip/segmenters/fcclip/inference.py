@@ -20,6 +20,8 @@ from retclip.core.vocabulary import Vocabulary
 from retclip.segmenters.fcclip.preprocessing import Frame, full_size
 
 CHUNK_ELEMENTS = 1 << 24  # 64 MiB of float32 upsampled at once
+# Each chunk reads and writes the (C, H, W) sums once: fewer chunks were measured twice as fast.
+SEMANTIC_CHUNK_ELEMENTS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,12 @@ class Instances:
     masks: Tensor
 
 
-def upsampled(mask_logits: Tensor, frame: Frame, queries: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def upsampled(mask_logits: Tensor, frame: Frame, queries: Tensor, elements: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Chunks of (query numbers (n,), their logits (n, H, W) at output resolution), in the given order."""
     if len(queries) == 0:
         return
     largest = max(size[0] * size[1] for size in (frame.padded, frame.output))
-    for chunk in torch.split(queries, max(1, CHUNK_ELEMENTS // largest)):
+    for chunk in torch.split(queries, max(1, elements // largest)):
         yield chunk, full_size(mask_logits[chunk], frame)
 
 
@@ -61,7 +63,7 @@ def semantic_scores(mask_logits: Tensor, probabilities: Tensor, frame: Frame) ->
     """
     queries = torch.arange(len(mask_logits), device=mask_logits.device)
     total = probabilities.new_zeros(probabilities.shape[1] - 1, frame.output[0] * frame.output[1])
-    for chunk, logits in upsampled(mask_logits, frame, queries):
+    for chunk, logits in upsampled(mask_logits, frame, queries, SEMANTIC_CHUNK_ELEMENTS):
         total.addmm_(probabilities[chunk, :-1].T, logits.sigmoid_().flatten(1))
     return total.view(-1, *frame.output)
 
@@ -111,11 +113,11 @@ def _assign_pixels(mask_logits: Tensor, score: Tensor, frame: Frame, kept: Tenso
     owner = torch.zeros(frame.output, dtype=torch.long, device=kept.device)
     inside = torch.zeros(frame.output, dtype=torch.bool, device=kept.device)
     extents, first = [], 0
-    for chunk, logits in upsampled(mask_logits, frame, kept):
+    for chunk, logits in upsampled(mask_logits, frame, kept, CHUNK_ELEMENTS):
         masks = logits.sigmoid_()
         within = masks >= 0.5
         extents.append(within.flatten(1).sum(1))
-        value, index = (masks * score[chunk, None, None]).max(0)
+        value, index = masks.mul_(score[chunk, None, None]).max(0)
         # Strictly better only: among equals the earlier query owns the pixel.
         better = value > best
         best = torch.where(better, value, best)
@@ -193,7 +195,7 @@ def instances(
     queries, which = torch.unique(flat // classes, return_inverse=True)
     masks = torch.zeros(len(queries), *frame.output, dtype=torch.bool, device=flat.device)
     quality, first = mask_logits.new_zeros(len(queries)), 0
-    for chunk, logits in upsampled(mask_logits, frame, queries):
+    for chunk, logits in upsampled(mask_logits, frame, queries, CHUNK_ELEMENTS):
         rows = slice(first, first + len(chunk))
         masks[rows] = logits > 0
         inside = masks[rows].flatten(1)

@@ -57,8 +57,17 @@ class ClipBackbone(nn.Module):
 
     @torch.no_grad()
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token ids (T, 77) -> (T, D), not normalised."""
-        features: Tensor = self.clip_model.encode_text(tokens)
+        """Token ids (T, 77) -> (T, D), not normalised: open_clip's `encode_text` on no more tokens than count.
+
+        Attention is causal and the feature is read at the end token, so what follows the last end token is never seen.
+        Class prompts are a fifth of the context long.
+        """
+        clip = self.clip_model
+        end = tokens.argmax(-1)
+        length = int(end.max()) + 1
+        x = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
+        x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
+        features: Tensor = x[torch.arange(len(x), device=x.device), end] @ clip.text_projection
         return features
 
 

@@ -69,6 +69,7 @@ class Harmful:
         return setattr, (Harmful, "executed", True)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("content", [Harmful(), {"model": {"weight": Harmful()}}])
 def test_code_objects_are_refused_and_not_run(tmp_path, content):
     path = tmp_path / "harmful.pth"

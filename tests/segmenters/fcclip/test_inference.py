@@ -72,7 +72,7 @@ def test_the_map_equals_the_straightforward_one(seed, queries, overlap, chunk):
 
 @pytest.mark.parametrize("chunk", [1, 1000, 1 << 24])
 def test_semantic_scores_are_the_weighted_sum_of_masks(chunk, monkeypatch):
-    monkeypatch.setattr(inference, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(inference, "SEMANTIC_CHUNK_ELEMENTS", chunk)
     logits, probabilities, frame = random_case(0, 7, 4)
     expected = torch.einsum("qc,qhw->chw", probabilities[:, :-1], full_size(logits, frame).sigmoid())
     assert_close(semantic_scores(logits, probabilities, frame), expected)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -32,10 +34,13 @@ def test_the_dense_map_is_what_clip_itself_pools(tower):
         assert_close(pooled, backbone.clip_model.visual(images), atol=1e-5, rtol=1e-4)
 
 
-def test_text_goes_through_open_clips_own_tower(tower):
-    backbone = build_clip(tower, TEXT, 12)
-    tokens = torch.tensor([[48, 3, 5, 49, 0, 0, 0, 0, 0]])
-    assert torch.equal(backbone.encode_text(tokens), backbone.clip_model.encode_text(tokens))
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_text_is_open_clips_own_whatever_the_lengths(tower, quick_gelu):
+    backbone = build_clip(tower, replace(TEXT, quick_gelu=quick_gelu), 12)
+    tokens = torch.tensor([[48, 3, 5, 49, 0, 0, 0, 0, 0], [48, 7, 8, 9, 3, 49, 0, 0, 0], [48, 49, 0, 0, 0, 0, 0, 0, 0]])
+    full = torch.tensor([[48, 1, 2, 3, 4, 5, 6, 7, 49]])
+    for texts in (tokens, full, torch.cat([tokens, full])):
+        assert_close(backbone.encode_text(texts), backbone.clip_model.encode_text(texts), atol=1e-5, rtol=1e-4)
 
 
 def test_everything_is_frozen_and_stays_in_evaluation_mode(tower):
