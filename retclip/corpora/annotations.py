@@ -16,6 +16,7 @@ from retclip.core.errors import ImageError, InputError
 
 # COCO's own panoptic_train2017.json has about 0.4 GB.
 MAX_JSON_BYTES = 2 << 30
+MAX_TEXT_BYTES = 16 << 20
 
 
 def file_names(folder: Path) -> frozenset[str]:
@@ -106,3 +107,13 @@ def rectangle(
     mask = np.zeros(size, dtype=np.bool_)
     mask[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)] = True
     return (x0, y0, x1, y1), mask
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a small UTF-8 text file without blank ones at its end. Raises InputError E103."""
+    try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise InputError("E103", f"{path} is too large.", why=f"The limit is {MAX_TEXT_BYTES:,} bytes.")
+        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("E103", f"Cannot read {path}.", why=str(error), fix="Copy the file again.") from error

@@ -22,9 +22,9 @@ class CorpusClass:
     """One class of a corpus.
 
     Attributes:
-        raw: the label exactly as the corpus spells it, e.g. `rug-merged`.
-        name: what a database shows, e.g. `rug`; unique inside a corpus.
-        aliases: further names of the class, among them `raw` where it differs from `name`.
+        raw: the label exactly as the corpus spells it, e.g. `rug-merged`; unique inside a corpus.
+        name: what a database shows, e.g. `rug`; raw labels that share it become one class.
+        aliases: further names of the class, e.g. `rug-merged`.
         is_thing: countable object (True) or stuff; True where the corpus does not say.
     """
 
