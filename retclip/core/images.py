@@ -70,9 +70,16 @@ def read_annotation(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.
         ImageError: E111..E114 as for pictures.
     """
     with _opened(_read_bytes(path), str(path), max_pixels) as image:
-        if image.mode == "RGBA":
-            return np.asarray(image)[..., :3]
         values = np.asarray(image)
+        if image.mode in ("LA", "RGBA"):
+            values = values[..., 0] if image.mode == "LA" else values[..., :3]
+        elif image.mode not in ("1", "L", "P", "I", "RGB") and not image.mode.startswith("I;16"):
+            raise ImageError(
+                "E112",
+                f"{path} is no label image.",
+                why=f"Its colour mode is {image.mode}.",
+                fix="Save it as a PNG with palette, grey or RGB values.",
+            )
         return values.astype(np.uint8) if values.dtype == np.bool_ else values
 
 
