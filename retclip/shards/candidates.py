@@ -47,13 +47,12 @@ class Found:
     @classmethod
     def join(cls, parts: Iterable[Found]) -> Self:
         """All pairs of several parts."""
-        every = [cls._empty(), *parts]
-        return cls(*(np.concatenate([getattr(part, field.name) for part in every]) for field in fields(cls)))
-
-    @classmethod
-    def _empty(cls) -> Found:
-        types = (np.int64, np.int32, np.int32, np.int64, np.uint64)
-        return Found(*(np.zeros(0, kind) for kind in types))
+        every = list(parts)
+        if not every:
+            none, small = np.zeros(0, np.int64), np.zeros(0, np.int32)
+            return cls(none, small, small, none, np.zeros(0, np.uint64))
+        columns: list[Any] = [np.concatenate([getattr(part, field.name) for part in every]) for field in fields(cls)]
+        return cls(*columns)
 
 
 def rank_in_run(*sorted_keys: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -141,6 +141,13 @@ class ClassTable:
         self._entries[source.id] = replace(source, state="merged", into=target.id)
         self._set_names(target, target.name, (*target.aliases, source.name, *source.aliases))
 
+    def declare(self, label: str, aliases: Iterable[str]) -> bool:
+        """Give a class further names; names that lead to another class stay with it. True if anything changed."""
+        entry = self._entries[self.find(label)]
+        free = [name for name in aliases if self._ids.get(normalise_name(name), entry.id) == entry.id]
+        self._set_names(entry, entry.name, (*entry.aliases, *free))
+        return self._entries[entry.id] != entry
+
     def _set_names(self, entry: ClassEntry, name: str, others: Iterable[str]) -> None:
         aliases: dict[str, str] = {}
         for other in others:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,21 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from retclip.core.errors import DatabaseError, require
+from retclip.core.errors import DatabaseError
 from retclip.core.identity import FeatureSpace
 from retclip.core.segments import Neighbors, StoredSegment
-from retclip.shards import durable
 from retclip.shards.classes import ClassTable, StoredClass
+from retclip.shards.creation import create_folder, timestamp
 from retclip.shards.manifest import (
-    FORMAT_BYTES,
     Manifest,
     canonical_json,
     check_format,
     current_manifest,
-    manifest_path,
     read_manifest,
-    versions,
+    valid_manifests,
 )
+from retclip.shards.records import Records
 from retclip.shards.search import Request, Searcher
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.snapshot import LiveShard, Snapshot, is_thing, read_deletes
@@ -35,9 +33,7 @@ from retclip.shards.transforms import check_kind
 if TYPE_CHECKING:
     from retclip.shards.transaction import Transaction
 
-FOLDERS = ("manifests", "shards", "deletes", "jobs")
 SHARD_ROWS = 262_144
-_READ_ROWS = 4_096
 
 
 @dataclass(frozen=True)
@@ -86,31 +82,10 @@ class Database:
         """
         check_kind(transform)
         canonical_json(dict(preset))
-        path = Path(path).absolute()
-        if path.exists():
-            raise DatabaseError(
-                "E307",
-                f"{path} already exists.",
-                why="A new database never replaces anything.",
-                fix="Choose another name, or add to it with: retclip index --add",
-            )
-        with durable.explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
         manifest = Manifest(
             1, 0, timestamp(), "create", "", "retclip", space, dict(preset), transform, ClassTable((), 0), {}, ()
         )
-        staged = path.with_name(durable.STAGING_PREFIX + durable.new_id())
-        durable.make_folder(staged)
-        try:
-            for name in FOLDERS:
-                durable.make_folder(staged / name)
-            durable.write_file(manifest_path(staged, 1), [manifest.to_bytes()])
-            durable.sync_folder(staged / "manifests")
-            durable.write_file(staged / "FORMAT", [FORMAT_BYTES])
-            durable.publish_folder(staged, path)
-        except BaseException:
-            durable.remove(staged)
-            raise
+        create_folder(Path(path).absolute(), manifest)
         return cls.open(path)
 
     @classmethod
@@ -227,6 +202,10 @@ class Database:
             )
         return int(class_id)
 
+    @cached_property
+    def _records(self) -> Records:
+        return Records(self.snapshot)
+
     def segment(self, shard: int, row: int) -> StoredSegment:
         """The live segment at a position of this version."""
         return self.segments([(shard, row)])[0]
@@ -238,52 +217,16 @@ class Database:
             ValueError: for a position outside the database.
             DatabaseError: E306 for a dead row.
         """
-        result: dict[int, StoredSegment] = {}
-        for shard, places, rows in self._by_shard(positions):
-            dead = rows[~self.snapshot.live_mask(shard)[rows]]
-            if len(dead):
-                raise DatabaseError("E306", f"Row {dead[0]} of shard {shard} is deleted in version {self.version}.")
-            result.update(zip(places.tolist(), self._read(shard, rows), strict=True))
-        return [result[place] for place in range(len(positions))]
+        return self._records.segments(positions)
 
     def vectors(self, positions: Sequence[tuple[int, int]]) -> npt.NDArray[np.float32]:
         """(n, D) stored vectors at positions (shard, row), unit length up to binary16 rounding."""
-        result = np.empty((len(positions), self.space.dim), np.float32)
-        for shard, places, rows in self._by_shard(positions):
-            result[places] = self.snapshot.shards[shard].reader.vectors[rows]
-        return result
-
-    def _by_shard(
-        self, positions: Sequence[tuple[int, int]]
-    ) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-        """(shard, places in `positions`, rows) for each shard that occurs."""
-        table = np.asarray(positions, np.int64).reshape(-1, 2)
-        for shard in np.unique(table[:, 0]).tolist():
-            require(0 <= shard < len(self.snapshot.shards), "shard", f"< {len(self.snapshot.shards)}", shard)
-            places = np.flatnonzero(table[:, 0] == shard)
-            rows = table[places, 1]
-            limit = self.snapshot.shards[shard].reader.rows
-            require(bool(((rows >= 0) & (rows < limit)).all()), "row", f"< {limit}", rows.tolist())
-            yield shard, places, rows
-
-    def _read(self, shard: int, rows: npt.NDArray[np.int64]) -> list[StoredSegment]:
-        from retclip.shards import tables  # Arrow takes 0.3 s to load; `db info` does without
-
-        effective = self.snapshot.effective_classes(shard, rows).tolist()
-        names = [self.manifest.classes[class_id].name for class_id in effective]
-        return tables.to_segments(self.snapshot.shards[shard].reader.tables.rows(rows), names)
+        return self._records.vectors(positions)
 
     def iter_segments(self, classes: Sequence[int] | None = None) -> Iterator[tuple[int, int, StoredSegment]]:
         """(shard, row, segment) of all live rows, or of some classes, in bounded memory."""
-        wanted = None if classes is None else {self._class_id(c) for c in classes}
-        for shard in range(len(self.snapshot.shards)):
-            live = np.flatnonzero(self.snapshot.live_mask(shard))
-            if wanted is not None:
-                live = live[np.isin(self.snapshot.effective_classes(shard, live), list(wanted))]
-            for start in range(0, len(live), _READ_ROWS):
-                rows = live[start : start + _READ_ROWS]
-                for row, segment in zip(rows.tolist(), self._read(shard, rows), strict=True):
-                    yield shard, row, segment
+        wanted = None if classes is None else [self._class_id(c) for c in classes]
+        return self._records.iterate(wanted)
 
     def live_ids(self, segment_ids: Iterable[int]) -> set[int]:
         """Those of the ids that are live in this version."""
@@ -331,18 +274,3 @@ class Database:
         if parent == 0:
             raise DatabaseError("E306", f"Database '{self.name}' has nothing to undo.", why="It has one version only.")
         return self.restore(parent)
-
-
-def valid_manifests(path: Path) -> Iterator[Manifest]:
-    """Every valid version of a database, oldest first."""
-    for version in versions(path):
-        try:
-            yield read_manifest(path, version)
-        except DatabaseError as error:
-            if error.code != "E303":
-                raise
-
-
-def timestamp() -> str:
-    """Now, ISO 8601 in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

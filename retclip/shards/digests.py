@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,13 @@ import numpy.typing as npt
 from retclip.shards import tables
 from retclip.shards.manifest import canonical_json
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 MODULUS = 1 << 256
 
 
-def row_digests(table: Any, vectors: npt.NDArray[np.float16]) -> list[int]:
+def row_digests(table: pa.Table, vectors: npt.NDArray[np.float16]) -> list[int]:
     """Digest of each row as a 256-bit number.
 
     Args:

@@ -101,7 +101,7 @@ def publish_folder(staged: Path, final: Path) -> None:
     sync_folder(staged)
     with explained(final):
         try:
-            os.rename(staged, final)
+            staged.rename(final)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise DatabaseError("E307", f"{final} already exists.", fix="Choose another name.") from error
@@ -114,7 +114,7 @@ def publish_file(final: Path, parts: Iterable[bytes | memoryview]) -> FileEntry:
     staged = final.with_name(STAGING_PREFIX + new_id())
     entry = _write_or_remove(staged, parts)
     with explained(final):
-        os.rename(staged, final)
+        staged.rename(final)
     sync_folder(final.parent)
     return entry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[0-9]{12}\.json")
 
 
-def canonical_json(value: Any) -> bytes:
+def canonical_json(value: object) -> bytes:
     """The one JSON spelling of a value: sorted keys, no blanks, ASCII, finite numbers only."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
@@ -248,3 +248,13 @@ def check_format(database: Path) -> None:
         why=f"Expected {FORMAT_BYTES!r}, got {data[:40]!r}.",
         fix="Restore it from a backup, or write those bytes if the manifests are whole.",
     )
+
+
+def valid_manifests(database: Path) -> Iterator[Manifest]:
+    """Every valid version of a database, oldest first."""
+    for version in versions(database):
+        try:
+            yield read_manifest(database, version)
+        except DatabaseError as error:
+            if error.code != "E303":
+                raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -164,5 +165,5 @@ def _parts(slab: Slab, *, by_class: bool) -> Iterator[tuple[int, int, int]]:
         yield -1, 0, n
         return
     edges = [0, *(np.flatnonzero(np.diff(slab.class_id)) + 1).tolist(), n]
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in pairwise(edges):
         yield int(slab.class_id[begin]), begin, end

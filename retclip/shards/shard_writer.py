@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from retclip.core.errors import require
 from retclip.core.identity import FeatureSpace
 from retclip.shards import durable
 from retclip.shards.manifest import FORMAT, SHARD_FILE, ShardEntry, canonical_json
@@ -48,6 +49,21 @@ class RowBatch:
             np.concatenate([part.class_ids for part in parts]),
             np.concatenate([part.vectors for part in parts]),
         )
+
+
+def unit_rows(vectors: npt.NDArray[np.floating], rows: int, dim: int) -> npt.NDArray[np.float16]:
+    """(N, D) vectors as stored. A row that is binary16 and unit length already keeps its bits when added again."""
+    require(vectors.shape == (rows, dim), "vectors", f"({rows}, {dim})", vectors.shape)
+    values = vectors.astype(np.float64)
+    norms = np.sqrt(np.add.reduce(values * values, axis=1))
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    require(not len(bad), "vectors", "finite numbers and lengths > 0", f"length {norms[bad[:1]]} in row {bad[:1]}")
+    stored: npt.NDArray[np.float16] = (values / norms[:, None]).astype(np.float16)
+    near = np.flatnonzero(np.abs(norms - 1.0) <= UNIT_TOLERANCE)
+    half = values[near].astype(np.float16)
+    ready = (half == values[near]).all(axis=1)
+    stored[near[ready]] = half[ready]
+    return stored
 
 
 def class_columns(

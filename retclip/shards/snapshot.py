@@ -176,4 +176,4 @@ def is_thing(count: int, things: int) -> bool:
 def _column(reader: ShardReader, name: str) -> npt.NDArray[Any]:
     from retclip.shards import tables  # needs Arrow
 
-    return tables.numbers(reader.tables.column(name), name)
+    return tables.numbers(reader.tables.columns(name), name)

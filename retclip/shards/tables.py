@@ -37,7 +37,7 @@ META_SCHEMA = pa.schema(
 BLOB_SCHEMA = pa.schema([("counts", pa.large_binary()), ("height", pa.int32()), ("width", pa.int32())])
 
 
-def from_segments(segments: Sequence[StoredSegment]) -> Any:
+def from_segments(segments: Sequence[StoredSegment]) -> pa.Table:
     """Table with one column per field of `StoredSegment`."""
     columns = []
     for field in SEGMENT_SCHEMA:
@@ -48,7 +48,7 @@ def from_segments(segments: Sequence[StoredSegment]) -> Any:
     return pa.Table.from_arrays(columns, schema=SEGMENT_SCHEMA)
 
 
-def to_segments(table: Any, labels: Sequence[str]) -> list[StoredSegment]:
+def to_segments(table: pa.Table, labels: Sequence[str]) -> list[StoredSegment]:
     """Inverse of `from_segments`, with the label of each row given."""
     names = [field.name for field in SEGMENT_SCHEMA]
     columns = [table[name].to_pylist() for name in names]
@@ -57,39 +57,39 @@ def to_segments(table: Any, labels: Sequence[str]) -> list[StoredSegment]:
     return [StoredSegment(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
-def relabelled(table: Any, label: str) -> Any:
+def relabelled(table: pa.Table, label: str) -> pa.Table:
     """The columns of `from_segments` from rows that were read, all with another label."""
     columns = {name: table[name] for name in SEGMENT_SCHEMA.names if name != "label"}
     columns["label"] = pa.array([label] * table.num_rows, pa.string())
     return pa.table({name: columns[name] for name in SEGMENT_SCHEMA.names}).cast(SEGMENT_SCHEMA)
 
 
-def storage_order(table: Any, class_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+def storage_order(table: pa.Table, class_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     """Row order of a shard: class, image, segment (docs/database-format.md, "Shards")."""
     keys = pa.table({"c": class_ids, "i": pc.cast(table["image_id"], pa.binary()), "s": table["segment_id"]})
     order: npt.NDArray[np.int64] = pc.sort_indices(keys, [("c", "ascending"), ("i", "ascending"), ("s", "ascending")])
     return np.asarray(order, np.int64)
 
 
-def numbers(table: Any, name: str) -> npt.NDArray[Any]:
+def numbers(table: pa.Table, name: str) -> npt.NDArray[Any]:
     """One column of numbers or booleans as an array."""
     array: npt.NDArray[Any] = table[name].combine_chunks().to_numpy(zero_copy_only=False)
     return array
 
 
-def boxes(table: Any) -> npt.NDArray[np.float64]:
+def boxes(table: pa.Table) -> npt.NDArray[np.float64]:
     """Column `box` as (n, 4) x0, y0, x1, y1."""
     box = table["box"].combine_chunks()
     return np.column_stack([pc.struct_field(box, name).to_numpy(zero_copy_only=False) for name in _BOX])
 
 
-def value_counts(table: Any, name: str) -> dict[str, int]:
+def value_counts(table: pa.Table, name: str) -> dict[str, int]:
     """How often each value of a text column occurs, sorted by value."""
     counts = pc.value_counts(table[name].combine_chunks()).to_pylist()
     return dict(sorted((item["values"], item["counts"]) for item in counts))
 
 
-def meta_bytes(table: Any, class_ids: npt.NDArray[np.int32]) -> memoryview:
+def meta_bytes(table: pa.Table, class_ids: npt.NDArray[np.int32]) -> memoryview:
     """meta.parquet of sorted rows; equal rows give equal bytes."""
     columns = [
         pa.array(class_ids, pa.int32()),
@@ -107,7 +107,7 @@ def meta_bytes(table: Any, class_ids: npt.NDArray[np.int32]) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def blob_bytes(table: Any) -> memoryview:
+def blob_bytes(table: pa.Table) -> memoryview:
     """blobs.arrow of sorted rows."""
     height, width = (pc.cast(table[name], pa.int32()).combine_chunks() for name in ("image_height", "image_width"))
     return _ipc_file(pa.record_batch([table["mask_counts"].combine_chunks(), height, width], schema=BLOB_SCHEMA))
@@ -141,34 +141,25 @@ class RowTables:
         self._meta = pq.ParquetFile(meta)
         self._blobs: Any = None
 
-    def column(self, name: str) -> Any:
-        """A whole column as a table."""
-        return self._meta.read(columns=[name])
+    def columns(self, *names: str) -> pa.Table:
+        """Whole columns of meta.parquet as a table."""
+        return self._meta.read(columns=list(names))
 
-    def rows(self, rows: npt.NDArray[np.int64], columns: Sequence[str] | None = None) -> Any:
-        """The asked rows, in the asked order: the meta columns and `mask_counts` (or just `columns` of meta)."""
-        group = rows // ROW_GROUP_ROWS
-        groups, inverse = np.unique(group, return_inverse=True)
-        wanted = None if columns is None else list(columns)
-        table = self._meta.read_row_groups(groups.tolist(), columns=wanted)
+    def rows(self, rows: npt.NDArray[np.int64]) -> pa.Table:
+        """The asked rows, in the asked order: the columns of meta.parquet and `mask_counts`."""
+        groups, inverse = np.unique(rows // ROW_GROUP_ROWS, return_inverse=True)
+        table = self._meta.read_row_groups(groups.tolist())
         table = table.take(pa.array(inverse * ROW_GROUP_ROWS + rows % ROW_GROUP_ROWS))
-        if columns is not None:
-            return table
         return table.append_column("mask_counts", self.mask_counts(rows))
 
-    def mask_counts(self, rows: npt.NDArray[np.int64]) -> Any:
+    def mask_counts(self, rows: npt.NDArray[np.int64]) -> pa.Array:
         """Run-length counts of the asked rows as an Arrow array."""
         if self._blobs is None:
             self._blobs = _map_batch(self._blobs_path)
         return self._blobs.column("counts").take(pa.array(rows))
 
-    def blob_sizes(self) -> npt.NDArray[np.int32]:
-        """(rows, 2) height and width of the masks."""
-        batch = _map_batch(self._blobs_path)
-        return np.column_stack([batch.column("height").to_numpy(), batch.column("width").to_numpy()])
 
-
-def stream_bytes(table: Any) -> memoryview:
+def stream_bytes(table: pa.Table) -> memoryview:
     """Arrow IPC stream of a table."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -176,7 +167,7 @@ def stream_bytes(table: Any) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def read_stream(data: memoryview) -> Any:
+def read_stream(data: memoryview) -> pa.Table:
     """Inverse of `stream_bytes`, for tables of `SEGMENT_SCHEMA`."""
     with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
         table = reader.read_all()
@@ -184,19 +175,19 @@ def read_stream(data: memoryview) -> Any:
     return table.cast(SEGMENT_SCHEMA)
 
 
-def concatenate(tables: Sequence[Any]) -> Any:
+def concatenate(tables: Sequence[pa.Table]) -> pa.Table:
     """One table from several of the same columns."""
     return pa.concat_tables(tables)
 
 
-def _ipc_file(batch: Any) -> memoryview:
+def _ipc_file(batch: pa.RecordBatch) -> memoryview:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return memoryview(sink.getvalue())
 
 
-def _map_batch(path: Path) -> Any:
+def _map_batch(path: Path) -> pa.RecordBatch:
     """The one record batch of an Arrow file, mapped and with its offsets checked."""
     reader = pa.ipc.open_file(pa.memory_map(str(path)))
     batch = reader.get_batch(0)

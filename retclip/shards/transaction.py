@@ -16,11 +16,12 @@ from pyroaring import BitMap
 from retclip.core.errors import DatabaseError, require
 from retclip.core.segments import StoredSegment
 from retclip.shards import durable, tables
-from retclip.shards.database import Database, timestamp
+from retclip.shards.creation import timestamp
+from retclip.shards.database import Database
 from retclip.shards.lock import writer_lock
 from retclip.shards.manifest import Deletes, Manifest, ShardEntry, manifest_path, read_manifest, versions
 from retclip.shards.shard_reader import ShardReader
-from retclip.shards.shard_writer import UNIT_TOLERANCE, RowBatch, staged_folder, write_shard
+from retclip.shards.shard_writer import RowBatch, staged_folder, unit_rows, write_shard
 from retclip.shards.snapshot import LiveShard, Snapshot
 from retclip.shards.sweep import sweep
 from retclip.shards.transforms import check_kind
@@ -92,7 +93,7 @@ class Transaction:
             ValueError: for a wrong shape, NaN, infinity or a zero vector; nothing is added then.
         """
         self._check_open()
-        unit = _unit_rows(vectors, len(segments), self._base.space.dim)
+        unit = unit_rows(vectors, len(segments), self._base.space.dim)
         ids = np.fromiter((s.segment_id for s in segments), np.uint64, len(segments))
         known = self._snapshot.locate(ids)[0] >= 0
         fresh = []
@@ -183,6 +184,11 @@ class Transaction:
         self._snapshot = self._rows()
         self._changed = True
         return count
+
+    def declare(self, label: str, aliases: Iterable[str]) -> None:
+        """Give class `label` further names by which it is found. Raises DatabaseError E309 for an unknown class."""
+        self._check_open()
+        self._changed |= self._classes.declare(label, aliases)
 
     def relabel_segments(self, segment_ids: Iterable[int], new: str) -> int:
         """Give single segments the label `new` (`label_raw` stays): dead in place, added again to a new shard.
@@ -285,22 +291,3 @@ class Transaction:
                 fix="Run the command again: it starts from the newest version.",
             )
         return Database.open(self._path, self._next)
-
-
-def _unit_rows(vectors: npt.NDArray[np.floating], rows: int, dim: int) -> npt.NDArray[np.float16]:
-    """(N, D) vectors as stored. A row that is binary16 and unit length already keeps its bits when added again."""
-    require(vectors.shape == (rows, dim), "vectors", f"({rows}, {dim})", vectors.shape)
-    values = vectors.astype(np.float64)
-    require(bool(np.isfinite(values).all()), "vectors", "finite numbers", "NaN or infinity")
-    norms = np.sqrt(np.add.reduce(values * values, axis=1))
-    require(
-        bool((norms > 0).all()),
-        "vectors",
-        "lengths > 0",
-        f"a zero vector in row {int(np.argmin(norms, axis=0)) if rows else -1}",
-    )
-    stored = (values / norms[:, None]).astype(np.float16)
-    half = values.astype(np.float16)
-    ready = (np.abs(norms - 1.0) <= UNIT_TOLERANCE) & (half == values).all(axis=1)
-    stored[ready] = half[ready]
-    return stored

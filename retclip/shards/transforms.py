@@ -58,7 +58,8 @@ def normalised(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """(n, D) rows scaled to unit length; rows shorter than NORM_FLOOR become zero."""
     norms = np.sqrt(np.add.reduce(values * values, axis=1))
     factors = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms >= NORM_FLOOR)
-    return values * factors[:, None]
+    scaled: npt.NDArray[np.float64] = values * factors[:, None]
+    return scaled
 
 
 def check_kind(kind: str) -> None:
