@@ -46,7 +46,7 @@ class RegionHierarchy:
         for row, (level, label) in enumerate(kept):
             region = Image.fromarray(levels[level] == label).resize((width, height), Image.Resampling.NEAREST)
             masks[row] = np.asarray(region)
-        return MaskSet(torch.from_numpy(masks), torch.ones(len(kept)), (height, width), "regions")
+        return MaskSet(torch.from_numpy(masks), (height, width), "regions")
 
 
 def distinct_regions(levels: Sequence[npt.NDArray[np.int64]], most: int) -> list[tuple[int, int]]:

@@ -25,10 +25,11 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 @dataclass(frozen=True)
 class Picture:
-    """pixels (H, W, 3) uint8 RGB, upright; sha256: hex digest of the file's bytes."""
+    """pixels (H, W, 3) uint8 RGB, upright; sha256: hex digest of the file's bytes; name: where it came from."""
 
     pixels: npt.NDArray[np.uint8]
     sha256: str
+    name: str
 
     def __post_init__(self) -> None:
         require(
@@ -57,7 +58,7 @@ def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pict
     """
     with _opened(data, name, max_pixels) as image:
         pixels = np.asarray(_to_rgb(ImageOps.exif_transpose(image)), dtype=np.uint8)
-    return Picture(pixels, hashlib.sha256(data).hexdigest())
+    return Picture(pixels, hashlib.sha256(data).hexdigest(), name)
 
 
 def read_annotation(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.integer]:

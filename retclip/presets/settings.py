@@ -102,6 +102,7 @@ class RetrievalSettings:
         minmax: hits that share one normalisation: those of a query, of an image, or the best of every class.
         aggregate: several hits of one class under `minmax`.
         temperature: of `voting`, in units of cosine distance.
+        transform: key transform of searches; `database` takes the one the database version names.
         label_match: cosine of class texts above which two names mean the same (paper: 0.95).
     """
 
@@ -111,6 +112,7 @@ class RetrievalSettings:
     minmax: Literal["query", "image", "classes"] = "query"
     aggregate: Literal["max", "mean", "sum"] = "max"
     temperature: float = 0.05
+    transform: Literal["database", "none", "centre", "standardise", "whiten"] = "database"
     label_match: float = 0.95
 
     def __post_init__(self) -> None:
