@@ -108,9 +108,9 @@ class FolderCorpus:
 
     def warnings(self) -> list[str]:
         """Files that are no photos, photos without class, and lines of classes.txt without folder."""
-        single = [f"E107 Only one class folder ('{next(iter(self._names))}'): every photo in it has this class."]
+        single = [f"Only one class folder ('{name}'): every photo in it has this class." for name in self._names]
         return [
-            *(single if len(self._names) == 1 else []),
+            *(single if len(single) == 1 else []),
             *missing_files("files are no photos and are left out", self._skipped),
             *missing_files("photos have neither class folder nor captions and are left out", self._loose),
             *missing_files("lines of classes.txt name no class folder", self._unused),
