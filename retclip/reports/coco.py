@@ -13,6 +13,7 @@ from PIL import Image
 from retclip.core.errors import require
 from retclip.core.panoptic import ids_to_rgb
 from retclip.core.results import SegmentationResult
+from retclip.core.rle import encode_mask, mask_box
 from retclip.core.vocabulary import Vocabulary
 from retclip.reports.palette import category_color
 
@@ -91,7 +92,6 @@ def instances_document(result: SegmentationResult) -> dict[str, Any]:
     Instances may overlap, and `score` stands beside COCO's own fields. Masks without a pixel are left out.
     """
     # torch comes with core.masks; whoever exports no masks does not wait for it.
-    from retclip.core.rle import encode_mask, mask_box
 
     found = result.instances
     annotations: list[dict[str, Any]] = []

@@ -19,16 +19,17 @@ _STYLES = {"retrieval": "blue", "clip": "yellow", "in-vocab": "green"}
 
 
 def print_explanations(result: SegmentationResult, console: Console) -> None:
-    """Print summary, table and hints of one image: coloured on a terminal, unwrapped plain columns elsewhere."""
+    """Print summary, table and hints of one image, largest segment first: coloured on a terminal, else plain."""
     console.print(Text(summary(result), style="bold"), soft_wrap=True)
-    rows = [_row(result, explanation) for explanation in result.explanations]
+    shown = sorted(result.explanations, key=lambda e: (-e.segment.area, e.segment.id))
+    rows = [_row(result, explanation) for explanation in shown]
     if console.is_terminal:
-        console.print(_table(result, rows))
+        console.print(_table(shown, rows))
     elif rows:
         for line in _plain(rows):
             console.print(Text(line), soft_wrap=True)
     for hint in hints(result):
-        console.print(Text("hint  ", style="bold cyan") + Text(hint), soft_wrap=True)
+        console.print(Text.assemble(("hint  ", "bold cyan"), hint), soft_wrap=True)
 
 
 def summary(result: SegmentationResult) -> str:
@@ -88,11 +89,11 @@ def _nearest(explanation: Explanation) -> str:
     return f"{place}{named}  d={nearest.distance:.2f}"
 
 
-def _table(result: SegmentationResult, rows: list[tuple[str, ...]]) -> Table:
+def _table(shown: list[Explanation], rows: list[tuple[str, ...]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
     for head in _HEADS:
         table.add_column(head, justify="right" if head in _NUMBERS else "left", no_wrap=head != "nearest exemplar")
-    for explanation, row in zip(result.explanations, rows, strict=True):
+    for explanation, row in zip(shown, rows, strict=True):
         cells = [Text(cell) for cell in row]
         cells[1].stylize("bold")
         cells[4].stylize("red" if is_uncertain(explanation) else "")

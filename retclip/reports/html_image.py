@@ -137,12 +137,13 @@ def _name_cell(result: SegmentationResult, explanation: Explanation, color: npt.
     segment = explanation.segment
     swatch = tag("span", class_="swatch", style="background:#" + color.tobytes().hex())
     area = percent(segment.area / result.panoptic.ids.size, 1)
-    facts = f"#{segment.id} · {'thing' if segment.is_thing else 'stuff'} · {area}"
+    facts = f"#{segment.id} · {'thing' if segment.is_thing else 'stuff'}"
     flags = [tag("span", one_line(flag.replace("_", " ")), class_="flag") for flag in explanation.flags]
     return tag(
         "th",
         tag("div", swatch, tag("span", one_line(explanation.label)), class_="label"),
         tag("div", facts, class_="quiet"),
+        tag("div", f"{area} of the picture", class_="quiet"),
         tag("div", *flags) if flags else "",
         scope="row",
     )

@@ -58,8 +58,8 @@ def _figures(tally: Tally) -> Markup:
     pixels = max(1, tally.pixels)
     uncertain = sum(score < LOW_CONFIDENCE for score in tally.scores)
     figures = [
-        (str(len(tally.images)), "images"),
-        (str(len(tally.scores)), "segments"),
+        (str(len(tally.images)), "image" if len(tally.images) == 1 else "images"),
+        (str(len(tally.scores)), "segment" if len(tally.scores) == 1 else "segments"),
         (str(len(tally.segments)), "classes found"),
         (f"{median(tally.scores):.2f}" if tally.scores else "–", "median score"),
         (str(uncertain), f"below {LOW_CONFIDENCE:.2f}"),
@@ -113,7 +113,10 @@ def _histogram(scores: list[float]) -> Markup:
     ]
     word = f"Histogram of {len(scores)} final scores from 0 to 1, highest column {highest if scores else 0}"
     ground = tag("line", x1=0, y1=100, x2=320, y2=100)
-    return tag("svg", *bars, ground, *marks, viewBox="0 0 320 120", role="img", aria_label=word, class_="histogram")
+    scale = tag("text", f"highest column {highest}" if scores else "no segments", x=0, y=2)
+    return tag(
+        "svg", *bars, ground, scale, *marks, viewBox="0 0 320 120", role="img", aria_label=word, class_="histogram"
+    )
 
 
 def _class_card(tally: Tally) -> Markup:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from retclip.core.results import SegmentationResult
-from retclip.reports.captions import BADGES, EXPERT_NAMES, is_uncertain, one_line, percent
+from retclip.reports.captions import BADGES, EXPERT_NAMES, LOW_CONFIDENCE, is_uncertain, one_line, percent
 from retclip.reports.lettering import BADGE_COLORS, INK, Lettering
 from retclip.reports.palette import UNLABELLED, Rgb, category_color
 
@@ -28,8 +28,8 @@ class LegendEntry:
 
     @property
     def note(self) -> str:
-        """What stands behind the name: `×3 12 %`."""
-        count = f"×{self.instances} " if self.instances else ""
+        """What stands behind the name: `(3) 12 %`."""
+        count = f"({self.instances}) " if self.instances else ""
         return f"{count}{percent(self.share)}"
 
 
@@ -56,22 +56,27 @@ def draw_legend(picture: Image.Image, result: SegmentationResult, lettering: Let
     """The picture with its legend below; narrow pictures are set in the middle of a `LEGEND_WIDTH` wide sheet."""
     width = max(picture.width, LEGEND_WIDTH)
     gap = lettering.size
-    entries = legend_entries(result)
-    lines = _wrap([_entry_width(entry, lettering) for entry in entries], width - 2 * gap, gap)
-    marks = _marks(result)
+    entries, marks = legend_entries(result), _marks(result)
+    entry_lines = _wrap([_entry_width(entry, lettering) for entry in entries], width - 2 * gap, gap)
+    mark_lines = _wrap([_mark_width(mark, lettering) for mark in marks], width - 2 * gap, gap)
     pitch = round(lettering.line * 1.45)
-    rows = len(lines) + (1 if marks else 0)
-    sheet = Image.new("RGB", (width, picture.height + rows * pitch + gap), GROUND)
+    height = picture.height + (len(entry_lines) + len(mark_lines)) * pitch + gap
+    sheet = Image.new("RGB", (width, height), GROUND)
     sheet.paste(picture, ((width - picture.width) // 2, 0))
     draw = ImageDraw.Draw(sheet)
     y = picture.height + gap // 2 + pitch // 2
-    for line in lines:
+    for line in entry_lines:
         x = gap
         for number in line:
             _draw_entry(draw, (x, y), entries[number], lettering)
             x += _entry_width(entries[number], lettering) + gap
         y += pitch
-    _draw_marks(draw, (gap, y), marks, lettering)
+    for line in mark_lines:
+        x = gap
+        for number in line:
+            _draw_mark(draw, (x, y), marks[number], lettering)
+            x += _mark_width(marks[number], lettering) + gap
+        y += pitch
     return sheet
 
 
@@ -98,9 +103,9 @@ def _draw_entry(draw: ImageDraw.ImageDraw, at: tuple[int, int], entry: LegendEnt
     box = (x, y - side // 2, x + side, y - side // 2 + side)
     draw.rounded_rectangle(box, max(2, side // 5), fill=entry.color)
     x += round(side * 1.5)
-    draw.text((x, y), entry.name, fill=INK, font=lettering.font, anchor="lm")
+    lettering.write(draw, (x, y), entry.name, INK)
     x += lettering.width(f"{entry.name} ")
-    draw.text((x, y), entry.note, fill=QUIET, font=lettering.font, anchor="lm")
+    lettering.write(draw, (x, y), entry.note, QUIET)
 
 
 def _marks(result: SegmentationResult) -> list[tuple[str, str]]:
@@ -108,21 +113,22 @@ def _marks(result: SegmentationResult) -> list[tuple[str, str]]:
     present = {explanation.decided_by for explanation in result.explanations}
     marks = [(badge, EXPERT_NAMES[expert]) for expert, badge in BADGES.items() if expert in present]
     if any(is_uncertain(explanation) for explanation in result.explanations):
-        marks.append(("", "dashed: below 50 %"))
+        marks.append(("", f"dashed: below {percent(LOW_CONFIDENCE)}"))
     return marks
 
 
-def _draw_marks(
-    draw: ImageDraw.ImageDraw, at: tuple[int, int], marks: list[tuple[str, str]], lettering: Lettering
-) -> None:
+def _mark_width(mark: tuple[str, str], lettering: Lettering) -> int:
+    badge, meaning = mark
+    return lettering.width(meaning) + (round(lettering.size * 1.75) if badge else 0)
+
+
+def _draw_mark(draw: ImageDraw.ImageDraw, at: tuple[int, int], mark: tuple[str, str], lettering: Lettering) -> None:
     x, y = at
-    side = round(lettering.size * 1.25)
-    for badge, meaning in marks:
-        if badge:
-            draw.rounded_rectangle(
-                (x, y - side // 2, x + side, y + side - side // 2), side // 4, fill=BADGE_COLORS[badge]
-            )
-            draw.text((x + side / 2, y), badge, fill=INK, font=lettering.font, anchor="mm")
-            x += side + lettering.size // 3
-        draw.text((x, y), meaning, fill=QUIET, font=lettering.font, anchor="lm")
-        x += lettering.width(meaning) + lettering.size
+    badge, meaning = mark
+    if badge:
+        side = round(lettering.size * 1.25)
+        box = (x, y - side // 2, x + side, y + side - side // 2)
+        draw.rounded_rectangle(box, side // 4, fill=BADGE_COLORS[badge])
+        lettering.write(draw, (x + side / 2, y), badge, INK, anchor="mm")
+        x += round(lettering.size * 1.75)
+    lettering.write(draw, (x, y), meaning, QUIET)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import lru_cache
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
@@ -30,11 +31,36 @@ class Lettering:
         self.font = ImageFont.load_default(size)
         ascent, descent = self.font.getmetrics() if isinstance(self.font, ImageFont.FreeTypeFont) else (size, 0)
         self.line = ascent + descent
+        self._known: dict[str, str] = {}
+        self._unknown = self._shape("\uffff")
         self.padding = max(3, round(size * 0.36))
 
     def width(self, text: str) -> int:
         """Advance width of a line in pixels."""
-        return round(self.font.getlength(text))
+        return round(self.font.getlength(self.legible(text)))
+
+    def write(
+        self, draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, fill: Rgb, anchor: str = "lm"
+    ) -> None:
+        """Draw a line; `anchor` says which point of it stands at x, y, in Pillow's letters."""
+        draw.text(at, self.legible(text), fill=fill, font=self.font, anchor=anchor)
+
+    def legible(self, text: str) -> str:
+        """The text in characters the font has: letters lose accents it cannot draw, the rest becomes `?`.
+
+        Pillow's built-in font is used because it is the same on every machine; it covers little more than ASCII.
+        """
+        return "".join(self._drawable(character) for character in text)
+
+    def _drawable(self, character: str) -> str:
+        if character not in self._known:
+            base = unicodedata.normalize("NFKD", character)[0]
+            self._known[character] = next((c for c in (character, base) if self._shape(c) != self._unknown), "?")
+        return self._known[character]
+
+    def _shape(self, character: str) -> tuple[tuple[int, int], bytes]:
+        mask = self.font.getmask(character)
+        return mask.size, bytes(mask)
 
     def tile_size(self, text: str, badge: str) -> tuple[int, int]:
         """(width, height) in pixels of the tile that `tile` draws."""
@@ -47,8 +73,8 @@ class Lettering:
         badge_width = self._badge_width(badge)
         tile = _backing(width, height, badge_width, BADGE_COLORS[badge], max(3, self.size // 4)).copy()
         draw = ImageDraw.Draw(tile)
-        draw.text((self.padding, height / 2), text, fill=INK, font=self.font, anchor="lm")
-        draw.text((width - badge_width / 2, height / 2), badge, fill=INK, font=self.font, anchor="mm")
+        self.write(draw, (self.padding, height / 2), text, INK)
+        self.write(draw, (width - badge_width / 2, height / 2), badge, INK, anchor="mm")
         return tile
 
     def _badge_width(self, badge: str) -> int:

@@ -18,8 +18,8 @@ from retclip.reports.lettering import Lettering
 from retclip.reports.palette import OFF_WHITE, segment_colors
 from retclip.reports.placement import Placement, Wish, place_labels
 
-STUFF_OPACITY = 0.6
-THING_OPACITY = 0.5
+STUFF_OPACITY = 0.5
+THING_OPACITY = 0.55
 EDGE_OPACITY = 0.9
 SMALLEST_FONT = 11
 
@@ -130,7 +130,7 @@ def _brush(explanations: Sequence[Explanation], shape: tuple[int, ...]) -> _Brus
         opacity=np.concatenate([[0], np.where(things, THING_OPACITY, STUFF_OPACITY)[order]]).astype(np.float32),
         rank=np.concatenate([[0], rank[order]]).astype(np.int32),
         dashed=np.concatenate([[False], uncertain[order]]),
-        edge=max(1, round(side / 450)),
+        edge=max(1, round(side / 600)),
         dash=max(3, round(side / 100)),
     )
 

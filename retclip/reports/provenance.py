@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from retclip.core.results import Expert, Explanation, Neighbor, SegmentationResult
+from retclip.core.rle import encode_mask
 
 SCHEMA = "retclip.segments/1"
 
@@ -67,7 +68,6 @@ def _by_expert(values: Mapping[Expert, float | None]) -> dict[str, float | None]
 
 def _run_lengths(result: SegmentationResult, segment_id: int) -> dict[str, Any]:
     # torch comes with core.masks; reading the other reports does not wait for it.
-    from retclip.core.rle import encode_mask
 
     mask = result.panoptic.ids == segment_id
     return {"size": list(mask.shape), "counts": encode_mask(mask).decode("ascii")}
