@@ -20,7 +20,7 @@ def _data_folder(variable: str, default: str) -> Path:
     folder = Path(os.environ.get(variable) or REPOSITORY.parent / "shared" / default)
     if folder.is_dir():
         return folder
-    reason = f"{variable} is not set and {folder} does not exist"
+    reason = f"{folder} does not exist; set {variable} to the folder of the data"
     if os.environ.get("RETCLIP_REQUIRE_DATA") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -57,4 +57,5 @@ def rgb_to_ids(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     """Inverse of `ids_to_rgb`."""
     require(rgb.ndim == 3 and rgb.shape[2] == 3, "rgb", "(H, W, 3)", rgb.shape)
     wide = rgb.astype(np.int32)
-    return wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)
+    ids: npt.NDArray[np.int32] = wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)
+    return ids

@@ -162,7 +162,7 @@ class TableCorpus:
                 image = self._parse(row)
             except ValueError as error:
                 raise table_problem(
-                    self._table, row.line, str(error), "See the columns in `retclip index --help`."
+                    self._table, row.line, str(error), "Mend this row, or leave the cell empty."
                 ) from error
             if self.split is None or image.split == self.split:
                 yield row, image
