@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePath
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from retclip.core.results import Explanation, SegmentationResult
@@ -22,12 +23,8 @@ def print_explanations(result: SegmentationResult, console: Console) -> None:
     """Print summary, table and hints of one image, largest segment first: coloured on a terminal, else plain."""
     console.print(Text(summary(result), style="bold"), soft_wrap=True)
     shown = sorted(result.explanations, key=lambda e: (-e.segment.area, e.segment.id))
-    rows = [_row(result, explanation) for explanation in shown]
-    if console.is_terminal:
-        console.print(_table(shown, rows))
-    elif rows:
-        for line in _plain(rows):
-            console.print(Text(line), soft_wrap=True)
+    for line in _lines(result, shown):
+        console.print(line, soft_wrap=True)
     for hint in hints(result):
         console.print(Text.assemble(("hint  ", "bold cyan"), hint), soft_wrap=True)
 
@@ -89,26 +86,24 @@ def _nearest(explanation: Explanation) -> str:
     return f"{place}{named}  d={nearest.distance:.2f}"
 
 
-def _table(shown: list[Explanation], rows: list[tuple[str, ...]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
-    for head in _HEADS:
-        table.add_column(head, justify="right" if head in _NUMBERS else "left", no_wrap=head != "nearest exemplar")
+def _lines(result: SegmentationResult, shown: list[Explanation]) -> list[Text]:
+    """Padded columns; a Rich table would fold them on a narrow terminal, a long line only wraps."""
+    if not shown:
+        return []
+    rows = [_row(result, explanation) for explanation in shown]
+    widths = [max(map(cell_len, column)) for column in zip(_HEADS, *rows, strict=True)]
+    lines = [_line(_HEADS, widths, ["dim"] * len(_HEADS))]
     for explanation, row in zip(shown, rows, strict=True):
-        cells = [Text(cell) for cell in row]
-        cells[1].stylize("bold")
-        cells[4].stylize("red" if is_uncertain(explanation) else "")
-        cells[5].stylize(_STYLES[explanation.decided_by])
-        table.add_row(*cells)
-    return table
-
-
-def _plain(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(_HEADS, *rows, strict=True)]
-    lines = []
-    for row in (_HEADS, *rows):
-        cells = [
-            cell.rjust(width) if head in _NUMBERS else cell.ljust(width)
-            for head, cell, width in zip(_HEADS, row, widths, strict=True)
-        ]
-        lines.append("  " + "  ".join(cells).rstrip())
+        score = "red" if is_uncertain(explanation) else ""
+        lines.append(_line(row, widths, ["", "bold", "", "", score, _STYLES[explanation.decided_by], "", "", "", ""]))
     return lines
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], styles: Sequence[str]) -> Text:
+    line = Text()
+    for head, cell, width, style in zip(_HEADS, cells, widths, styles, strict=True):
+        blank = " " * (width - cell_len(cell))
+        line.append("  ").append(blank if head in _NUMBERS else "").append(cell, style)
+        line.append("" if head in _NUMBERS else blank)
+    line.rstrip()
+    return line

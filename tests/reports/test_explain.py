@@ -4,6 +4,7 @@ import dataclasses
 import io
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Console
 
 from retclip.core.results import LabelMatch
@@ -69,3 +70,14 @@ def test_summary_counts_the_deciders(samples):
     one = samples.make_result(np.ones((4, 4), dtype=np.int32), samples.make_vocabulary(["a"]))
     one = dataclasses.replace(one, explanations=(dataclasses.replace(one.explanations[0], decided_by="clip"),))
     assert summary(one) == "street.jpg  1 segment in 1.2 s  (CLIP 1)"
+
+
+def test_columns_stand_under_their_heads_also_beside_wide_characters(samples):
+    result = samples.make_result(
+        samples.make_blocks(40, 40, 6, seed=2), samples.make_vocabulary(["東京タワー", "pier"])
+    )
+    lines = printed(result, width=200).splitlines()[1 : 2 + len(result.explanations)]
+    heads = {
+        cell_len(line[: line.index(word)]) for line in lines for word in ("kind", "thing", "stuff") if word in line
+    }
+    assert len(heads) == 1

@@ -11,10 +11,10 @@ from PIL import Image
 
 from retclip.core.panoptic import PanopticMap, rgb_to_ids
 from retclip.core.vocabulary import Category, Vocabulary
+from retclip.reports import overlay
 from retclip.reports.legend import LEGEND_WIDTH, draw_legend, legend_entries
 from retclip.reports.lettering import Lettering
 from retclip.reports.overlay import (
-    BAND,
     STUFF_OPACITY,
     draw_overlay,
     font_size,
@@ -75,16 +75,16 @@ def test_stuff_is_blended_with_its_class_color_and_edged_off_white(samples):
     assert np.abs(painted[100, 199].astype(int) - OFF_WHITE).max() < 25
 
 
-def test_the_outline_does_not_know_the_bands(samples):
-    height = 2 * BAND + 40
-    ids = np.zeros((height, 90), dtype=np.int32)
-    ids[10:BAND, 10:80] = 4
-    ids[BAND:, 20:60] = 9
-    result = with_scores(samples.make_result(ids, samples.make_vocabulary(["a", "b"])), 0.9)
-    black = np.zeros((height, 90, 3), dtype=np.uint8)
-    bright = (paint_segments(black, result) > 200).all(axis=2)
-    assert bright[BAND - 1 : BAND + 1, 21:59].any(axis=0).all()
-    assert not bright[BAND + 5 : height - 5, 25:55].any()
+@pytest.mark.parametrize("band", [1, 7, 64])
+def test_the_picture_does_not_know_its_bands(samples, monkeypatch, band):
+    """Wide outlines and dashes run on from band to band."""
+    result = samples.make_result(samples.make_blocks(900, 1300, 9, seed=4), samples.make_vocabulary(["a", "b"]))
+    result = with_scores(result, 0.3)
+    pixels = samples.make_pixels(900, 1300)
+    monkeypatch.setattr(overlay, "BAND", 10_000)
+    whole = paint_segments(pixels, result)
+    monkeypatch.setattr(overlay, "BAND", band)
+    assert np.array_equal(paint_segments(pixels, result), whole)
 
 
 def test_an_uncertain_segment_is_dashed_also_where_it_meets_a_thing(samples):
@@ -136,13 +136,13 @@ def test_the_legend_adds_up(samples):
     ]
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (2000, 20), (20, 2000)])
+@pytest.mark.parametrize("shape", [(1, 1), (2000, 20), (20, 2000), (60, 470)])
 def test_every_legend_fits_its_sheet(samples, shape):
-    ids = np.ones(shape, dtype=np.int32)
-    ids[0, 0] = 2 if ids.size > 1 else 1
-    result = with_scores(samples.make_result(ids, samples.make_vocabulary(["a word", "another"])), 0.3)
-    lettering = Lettering(font_size(*shape))
-    sheet = np.asarray(draw_legend(Image.new("RGB", shape[::-1]), result, lettering))
+    count = min(14, shape[0] * shape[1])
+    ids = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape) % count + 1
+    words = [f"{'word ' * (i % 4)}number {i}" for i in range(14)]
+    result = with_scores(samples.make_result(ids, samples.make_vocabulary(words)), 0.3)
+    sheet = np.asarray(draw_legend(Image.new("RGB", shape[::-1]), result, Lettering(font_size(*shape))))
     # The right margin stays empty: nothing runs over it.
     assert (sheet[shape[0] :, -4:] == sheet[-1, -1]).all()
     assert (sheet[shape[0] :] != sheet[-1, -1]).any()

@@ -1,6 +1,7 @@
 """Class colours."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,10 +36,10 @@ def test_the_first_colors_are_okabe_and_itos():
     assert [category_color(0), category_color(1)] == [(0, 114, 178), (230, 159, 0)]
 
 
-def test_twenty_classes_stay_apart_without_red_green_vision():
-    colors = [category_color(i) for i in range(20)]
-    for vision in (np.eye(3), PROTANOPIA, DEUTERANOPIA):
-        assert smallest_gap(colors, vision) > 0.06
+@pytest.mark.parametrize(("count", "gap"), [(20, 0.1), (40, 0.07), (80, 0.045)])
+@pytest.mark.parametrize("vision", [np.eye(3), PROTANOPIA, DEUTERANOPIA], ids=["normal", "protanopia", "deuteranopia"])
+def test_classes_stay_apart_without_red_green_vision(vision, count, gap):
+    assert smallest_gap([category_color(i) for i in range(count)], vision) > gap
 
 
 @given(st.integers(0, 10**9))

@@ -59,6 +59,15 @@ def test_a_ring_is_not_labelled_in_its_hole():
     assert 28 <= np.hypot(x - 50, y - 50) <= 42
 
 
+def test_the_deep_part_wins_over_the_middle_of_a_long_one():
+    ids = np.zeros((60, 200), dtype=np.int32)
+    ids[20:40, :] = 1
+    ids[:, :60] = 1
+    x, y = interior_points(ids)[1][0]
+    assert 15 <= x <= 45
+    assert 15 <= y <= 45
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1)])
 def test_thin_maps_have_depth_one(shape):
     ids = np.full(shape, 5, dtype=np.int32)
