@@ -1,6 +1,6 @@
 """The segment database: immutable shards under versioned manifests (docs/database-format.md)."""
 
-from retclip.shards.catalog import database_path, home, list_databases, open_database
+from retclip.shards.catalog import database_path, home, list_databases, locate_database, open_database
 from retclip.shards.classes import StoredClass
 from retclip.shards.database import Database, VersionSummary
 from retclip.shards.ledger import Ledger
@@ -18,6 +18,7 @@ __all__ = [
     "database_path",
     "home",
     "list_databases",
+    "locate_database",
     "open_database",
     "verify",
 ]

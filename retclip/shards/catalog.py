@@ -41,11 +41,11 @@ def database_path(name_or_path: str) -> Path:
     return home() / "db" / (name_or_path + SUFFIX)
 
 
-def open_database(reference: str) -> Database:
-    """Open a database by name or path; `@<number>` at the end asks for a version.
+def locate_database(reference: str) -> tuple[Path, int | None]:
+    """Folder and version (None = the newest) of an existing database, by name or path, `@<number>` asks for a version.
 
     Raises:
-        DatabaseError: E306 when there is none, with near names; the errors of `Database.open` otherwise.
+        DatabaseError: E306 when there is none, with near names.
     """
     match = _VERSIONED.fullmatch(reference)
     place, version = (match["place"], int(match["version"])) if match else (reference, None)
@@ -59,7 +59,16 @@ def open_database(reference: str) -> Database:
             why=f"Looked at {path}." + (f" Did you mean: {', '.join(near)}?" if near else ""),
             fix="See what there is with: retclip db list",
         )
-    return Database.open(path, version)
+    return path, version
+
+
+def open_database(reference: str) -> Database:
+    """Open a database by name or path; `@<number>` at the end asks for a version.
+
+    Raises:
+        DatabaseError: E306 when there is none; the errors of `Database.open` otherwise.
+    """
+    return Database.open(*locate_database(reference))
 
 
 def list_databases() -> list[Path]:

@@ -24,6 +24,7 @@ from retclip.shards.manifest import (
     read_manifest,
     valid_manifests,
 )
+from retclip.shards.publication import republish
 from retclip.shards.records import Records
 from retclip.shards.search import Request, Searcher
 from retclip.shards.shard_reader import ShardReader
@@ -260,9 +261,13 @@ class Database:
         return Transaction(self.path, operation, program, shard_rows)
 
     def restore(self, version: int) -> Database:
-        """Publish a new version with the content of an older one; nothing in between is lost."""
-        with self.write("restore", "retclip") as transaction:
-            return transaction.restore(version)
+        """Publish a new version with the content of an older one; nothing in between is lost.
+
+        Raises:
+            DatabaseError: E306 no such version, E303 a damaged one, E304 and E305 as for any write.
+        """
+        Database.open(self.path, version)  # refuses one with missing files
+        return Database.open(self.path, republish(self.path, version, "retclip"))
 
     def undo(self) -> Database:
         """Publish a new version with the content of the one before the newest.

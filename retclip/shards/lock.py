@@ -46,7 +46,8 @@ def writer_lock(database: Path, operation: str) -> Iterator[None]:
             os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
-        os.close(descriptor)
+        with explained(path):
+            os.close(descriptor)
 
 
 def _holder(descriptor: int) -> str:

@@ -17,7 +17,7 @@ from retclip.core.errors import require
 from retclip.core.segments import Neighbors
 from retclip.shards.candidates import Candidates, Found, Slab, rank_in_run
 from retclip.shards.snapshot import Snapshot
-from retclip.shards.transforms import KeyTransform, fit, normalised
+from retclip.shards.transforms import KeyTransform, fit
 
 BLOCK_ROWS = 8_192
 CACHE_BYTES = 1 << 30  # keys of the last class set are kept when they fit; a vocabulary repeats from image to image
@@ -70,10 +70,15 @@ class Searcher:
     def _keys_of_queries(self, queries: npt.NDArray[np.floating], request: Request) -> npt.NDArray[np.float64]:
         dim = self._snapshot.dim
         require(queries.ndim == 2 and queries.shape[1] == dim, "queries", f"(M, {dim})", queries.shape)
-        require(bool(np.isfinite(queries).all()), "queries", "finite numbers", "NaN or infinity")
+        values = queries.astype(np.float64)
+        lengths = np.sqrt(np.add.reduce(values * values, axis=1))
+        bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+        require(
+            not len(bad), "queries", "finite numbers and lengths > 0", f"length {lengths[bad[:1]]} in row {bad[:1]}"
+        )
         require(request.k > 0, "k", "> 0", request.k)
         require(request.per_class_k is None or request.per_class_k > 0, "per_class_k", "> 0", request.per_class_k)
-        return self.transform(request.transform).keys(normalised(queries.astype(np.float64)))
+        return self.transform(request.transform).keys(values / lengths[:, None])
 
     def _slabs(self, request: Request) -> Iterable[Slab]:
         """Slabs of the asked classes, from the cache or read from the disk block by block."""

@@ -17,8 +17,11 @@ _BLOCK_ROWS = 1 << 14
 
 def shard_problems(reader: ShardReader, manifest: Manifest) -> list[tuple[str, str]]:
     """(file, message) for everything in a shard that contradicts another file, the manifest or the format page."""
-    checks = (_description, _vectors, _classes, _order_and_ids, _sums, _moments)
-    return [problem for check in checks for problem in check(reader, manifest)]
+    problems = _vectors(reader)
+    if problems:
+        return problems
+    problems += _description(reader, manifest) + _classes(reader, manifest)
+    return problems + _order_and_ids(reader) + _sums(reader) + _moments(reader)
 
 
 def _description(reader: ShardReader, manifest: Manifest) -> list[tuple[str, str]]:
@@ -30,7 +33,7 @@ def _description(reader: ShardReader, manifest: Manifest) -> list[tuple[str, str
     return [(SHARD_FILE, f"{name} is not the manifest's") for name in expected if described.get(name) != expected[name]]
 
 
-def _vectors(reader: ShardReader, manifest: Manifest) -> list[tuple[str, str]]:
+def _vectors(reader: ShardReader) -> list[tuple[str, str]]:
     for start in range(0, reader.rows, _BLOCK_ROWS):
         block = reader.vectors[start : start + _BLOCK_ROWS].astype(np.float64)
         norms = np.sqrt(np.add.reduce(block * block, axis=1))
@@ -52,7 +55,7 @@ def _classes(reader: ShardReader, manifest: Manifest) -> list[tuple[str, str]]:
     return [("classes.arrow", f"column {name} is not that of the rows") for name in names]
 
 
-def _order_and_ids(reader: ShardReader, manifest: Manifest) -> list[tuple[str, str]]:
+def _order_and_ids(reader: ShardReader) -> list[tuple[str, str]]:
     problems = []
     rows = reader.tables.columns("image_id", "segment_id")
     order = tables.storage_order(rows, reader.row_classes())
@@ -64,7 +67,7 @@ def _order_and_ids(reader: ShardReader, manifest: Manifest) -> list[tuple[str, s
     return problems
 
 
-def _sums(reader: ShardReader, manifest: Manifest) -> list[tuple[str, str]]:
+def _sums(reader: ShardReader) -> list[tuple[str, str]]:
     sums = dict.fromkeys(reader.ranges, 0)
     classes = reader.row_classes()
     for start in range(0, reader.rows, _BLOCK_ROWS):
@@ -75,7 +78,7 @@ def _sums(reader: ShardReader, manifest: Manifest) -> list[tuple[str, str]]:
     return [] if sums == reader.digests() else [("classes.arrow", "digests are not those of the rows")]
 
 
-def _moments(reader: ShardReader, manifest: Manifest) -> list[tuple[str, str]]:
+def _moments(reader: ShardReader) -> list[tuple[str, str]]:
     if "moments.i64" not in reader.entry.files:
         return []
     kept, computed = reader.moments(), Moments.of(reader.vectors)

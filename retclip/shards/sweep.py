@@ -15,6 +15,9 @@ ORPHAN_AGE_SECONDS = 3600  # a crash between naming a shard and linking the mani
 def sweep(database: Path) -> None:
     """Remove staging names, and old shards and bitmaps that no manifest names."""
     for folder in ("manifests", "shards", "deletes"):
+        # Some copies (git, archives) drop empty folders.
+        if not (database / folder).is_dir():
+            durable.make_folder(database / folder)
         durable.sweep_staging(database / folder)
     limit = time.time() - ORPHAN_AGE_SECONDS
     old = [

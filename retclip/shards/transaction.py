@@ -19,7 +19,8 @@ from retclip.shards import durable, tables
 from retclip.shards.creation import timestamp
 from retclip.shards.database import Database
 from retclip.shards.lock import writer_lock
-from retclip.shards.manifest import Deletes, Manifest, ShardEntry, manifest_path, read_manifest, versions
+from retclip.shards.manifest import Deletes, Manifest, ShardEntry, manifest_path
+from retclip.shards.publication import next_version, publish
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.shard_writer import RowBatch, staged_folder, unit_rows, write_shard
 from retclip.shards.snapshot import LiveShard, Snapshot
@@ -44,8 +45,7 @@ class Transaction:
         with ExitStack() as stack:
             stack.enter_context(writer_lock(self._path, self._operation))
             sweep(self._path)
-            # Asked before the base is read: a version published in between makes the link fail, never pass.
-            self._next = max(versions(self._path), default=0) + 1
+            self._next = next_version(self._path)
             self._base = Database.open(self._path)
             self._stack = stack.pop_all()
         manifest = self._base.manifest
@@ -70,8 +70,7 @@ class Transaction:
                 durable.remove(staged_folder(self._path / "shards", entry.id))
             # When the number is taken, whether by us or another, a later writer's sweep decides what is unnamed.
             if not manifest_path(self._path, self._next).exists():
-                for path in self._unnamed:
-                    durable.remove(path)
+                self._forget()
 
     def _rows(self) -> Snapshot:
         return Snapshot(self._shards, self._classes, self._base.space.dim)
@@ -260,34 +259,25 @@ class Transaction:
         file = durable.publish_file(final, [part.dead.serialize()])
         return replace(entry, deletes=Deletes(name, len(part.dead), file))
 
-    def restore(self, version: int) -> Database:
-        """Publish a new version with the content of `version`; other changes of this transaction are refused."""
-        self._check_open()
-        require(not self._changed, "restore", "no other change in the transaction", "changes")
-        old = read_manifest(self._path, version)
-        self._open = False
-        classes = old.classes.copy()
-        classes.next_id = max(classes.next_id, self._classes.next_id)
-        return self._publish(replace(old, classes=classes), f"content of version {version}")
-
     def _publish(self, draft: Manifest, note: str) -> Database:
-        base = self._base.manifest
         manifest = replace(
             draft,
             version=self._next,
-            parent=base.version,
+            parent=self._base.version,
             created=timestamp(),
             operation=self._operation,
             note=note,
             program=self._program,
         )
-        if not durable.link_file(manifest_path(self._path, self._next), [manifest.to_bytes()]):
-            for path in self._unnamed:
-                durable.remove(path)
-            raise DatabaseError(
-                "E305",
-                f"Another writer published a version of database '{self._base.name}' first.",
-                why=f"This change was made on version {base.version}.",
-                fix="Run the command again: it starts from the newest version.",
-            )
+        try:
+            publish(self._path, manifest)
+        except DatabaseError as error:
+            if error.code == "E305":
+                self._forget()
+            raise
         return Database.open(self._path, self._next)
+
+    def _forget(self) -> None:
+        """Remove what was published for a version that never came to be."""
+        for path in self._unnamed:
+            durable.remove(path)

@@ -18,7 +18,7 @@ KINDS = ("none", "centre", "standardise", "whiten")
 WHITEN_DIMENSIONS = 256
 WHITEN_RIDGE = 1e-3  # times the mean eigenvalue
 STD_FLOOR = 1e-6  # below it a component is constant and tells nothing
-NORM_FLOOR = 1e-6  # a key shorter than this is rounding noise around the mean
+NORM_FLOOR = 2.0**-10  # a key shorter than this is what binary16 rounding leaves of a vector at the mean
 _GRID_BITS = 24  # binary16 values below 2 are multiples of 2^-24
 _MATRIX_BITS = 28  # 24 + 28 + 1 bit of headroom = the 53 bits of float64
 
@@ -95,11 +95,10 @@ def fit(kind: str, moments: Moments) -> KeyTransform:
 
 def _whitening(mean: npt.NDArray[np.float64], covariance: npt.NDArray[np.float64]) -> KeyTransform:
     values, vectors = np.linalg.eigh(covariance)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    rank = int(np.count_nonzero(values > len(mean) * np.finfo(np.float64).eps * max(values[0], STD_FLOOR**2)))
-    keep = max(min(WHITEN_DIMENSIONS, len(mean), rank), 1)
-    ridge = WHITEN_RIDGE * max(float(np.mean(values)), STD_FLOOR**2)
-    columns = vectors[:, :keep] / np.sqrt(np.maximum(values[:keep], 0.0) + ridge)
+    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    noise = max(len(mean) * np.finfo(np.float64).eps * values[0], STD_FLOOR**2)
+    keep = min(WHITEN_DIMENSIONS, int(np.count_nonzero(values > noise)))
+    columns = vectors[:, :keep] / np.sqrt(values[:keep] + WHITEN_RIDGE * np.mean(values))
     _, exponent = np.frexp(np.sqrt((columns * columns).sum(axis=0)))
     matrix = np.rint(np.ldexp(columns, _MATRIX_BITS - exponent))
     unit = np.ldexp(1.0, exponent - _MATRIX_BITS - _GRID_BITS)
