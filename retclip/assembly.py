@@ -40,8 +40,9 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError("E148", f"Device '{name}' cannot be used.", why=str(error).splitlines()[0],
-                         fix="Use --device auto or cpu.") from error
+        raise InputError(
+            "E148", f"Device '{name}' cannot be used.", why=str(error).splitlines()[0], fix="Use --device auto or cpu."
+        ) from error
     return device
 
 
@@ -51,13 +52,16 @@ def find_weights(settings: EncoderSettings) -> Path | None:
         return None
     given = Path(settings.weights).expanduser()
     folder = os.environ.get("RETCLIP_MODELS_DIR")
-    places = [given, *((Path(folder) / given, Path(folder) / given.name) if folder else ())]
+    places: list[Path] = [given, *((Path(folder) / given, Path(folder) / given.name) if folder else ())]
     for place in places:
         if place.is_file():
             return place
-    raise ModelError("E201", f"The weights '{settings.weights}' of '{settings.model}' are not on this machine.",
-                     why="Looked at: " + ", ".join(str(place) for place in places) + ".",
-                     fix=f"Put {given.name} into a folder and set RETCLIP_MODELS_DIR to it.")
+    raise ModelError(
+        "E201",
+        f"The weights '{settings.weights}' of '{settings.model}' are not on this machine.",
+        why="Looked at: " + ", ".join(str(place) for place in places) + ".",
+        fix=f"Put {given.name} into a folder and set RETCLIP_MODELS_DIR to it.",
+    )
 
 
 def make_encoder(settings: EncoderSettings, device: str) -> TimmEncoder:
@@ -76,8 +80,12 @@ def make_proposer(settings: ProposalSettings, masks: Path | None) -> MaskPropose
 
         return GivenMasks(masks)
     if settings.kind == "given":
-        raise InputError("E150", "This preset takes given masks, but none were named.", why="proposals.kind is 'given'.",
-                         fix="Add --proposals DIR, or use --proposals regions.")
+        raise InputError(
+            "E150",
+            "This preset takes given masks, but none were named.",
+            why="proposals.kind is 'given'.",
+            fix="Add --proposals DIR, or use --proposals regions.",
+        )
     from retclip.adapters.region_hierarchy import RegionHierarchy
 
     return RegionHierarchy(settings)

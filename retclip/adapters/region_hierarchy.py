@@ -64,7 +64,11 @@ def distinct_regions(levels: Sequence[npt.NDArray[np.int64]], most: int) -> list
             first, second = joint // width, joint % width
             iou = counts / (areas[fine][first] + areas[coarse][second] - counts)
             dropped.update((fine, int(label)) for label in first[iou > _DUPLICATE_IOU])
-    regions = [(int(area), index, label) for index, level in enumerate(areas) for label, area in enumerate(level)
-               if area > 0 and (index, label) not in dropped]
+    regions = [
+        (int(area), index, label)
+        for index, level in enumerate(areas)
+        for label, area in enumerate(level)
+        if area > 0 and (index, label) not in dropped
+    ]
     regions.sort(key=lambda region: (-region[0], region[1], region[2]))
     return [(index, label) for _, index, label in regions[:most]]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
+import socket
+import urllib.parse
+import urllib.request
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import numpy.typing as npt
 import timm
@@ -43,14 +47,25 @@ class TimmEncoder:
         for layer in settings.layers:
             if layer not in names:
                 close = difflib.get_close_matches(layer, names, n=3)
-                raise InputError("E146", f"encoder.layers: '{settings.model}' has no module '{layer}'.",
-                                 why=f"Close names: {', '.join(close) or 'none'}.", fix="Name modules of the network.")
+                raise InputError(
+                    "E146",
+                    f"encoder.layers: '{settings.model}' has no module '{layer}'.",
+                    why=f"Close names: {', '.join(close) or 'none'}.",
+                    fix="Name modules of the network.",
+                )
         self._widths = self._measure_widths()
         self._space = FeatureSpace(
             encoder=f"timm/{settings.model}" + _arguments_text(settings.model_args),
-            weights_sha256=tensors_sha256(model.state_dict()), dim=sum(self._widths),
-            layers=settings.layers or ("features",), stride=settings.stride, short_side=settings.short_side,
-            long_side=settings.long_side, mean=settings.mean, std=settings.std, activation="", pooling=COVERAGE_MEAN,
+            weights_sha256=tensors_sha256(model.state_dict()),
+            dim=sum(self._widths),
+            layers=settings.layers or ("features",),
+            stride=settings.stride,
+            short_side=settings.short_side,
+            long_side=settings.long_side,
+            mean=settings.mean,
+            std=settings.std,
+            activation="",
+            pooling=COVERAGE_MEAN,
         )
 
     @property
@@ -74,7 +89,7 @@ class TimmEncoder:
 
     def project(self, pooled: Tensor) -> Tensor:
         """Pooled (N, C) -> keys (N, C): every layer's part at unit length."""
-        parts = pooled.float().split(self._widths, dim=1)
+        parts = torch.split(pooled.float(), self._widths, dim=1)
         return torch.cat([nn.functional.normalize(part, dim=1) for part in parts], dim=1)
 
     def _prepare(self, image: npt.NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
@@ -111,17 +126,21 @@ class TimmEncoder:
             model.forward_features(pixels)
         missing = [layer for layer in self._settings.layers if layer not in seen]
         if missing:
-            raise InputError("E146", f"encoder.layers: {', '.join(missing)} took no part in the features of '{self._settings.model}'.",
-                             why="The layer belongs to the classifier or is not run.", fix="Choose layers before the classifier.")
+            raise InputError(
+                "E146",
+                f"encoder.layers: {', '.join(missing)} took no part in the features of '{self._settings.model}'.",
+                why="The layer belongs to the classifier or is not run.",
+                fix="Choose layers before the classifier.",
+            )
         return [self._as_map(seen[layer], pixels) for layer in self._settings.layers]
 
     def _as_map(self, values: Tensor, pixels: Tensor) -> Tensor:
         """Token and channels-last outputs -> (B, C, h, w)."""
         model: Any = self._model
         if values.ndim == 3:
-            tokens = values[:, getattr(model, "num_prefix_tokens", 0):]
+            tokens = values[:, getattr(model, "num_prefix_tokens", 0) :].transpose(1, 2)
             patch = max(_reductions(self._model))
-            return tokens.transpose(1, 2).unflatten(2, (pixels.shape[2] // patch, pixels.shape[3] // patch))
+            return tokens.reshape(*tokens.shape[:2], pixels.shape[2] // patch, pixels.shape[3] // patch)
         return values.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else values
 
     @torch.inference_mode()
@@ -143,7 +162,7 @@ def _resample(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Size after scaling the short side to `short_side` unless the long side would exceed `long_side` (detectron2's rule)."""
+    """Scale the short side to `short_side` unless the long side would exceed `long_side` (detectron2's rule)."""
     scale = short_side / min(height, width)
     if scale * max(height, width) > long_side:
         scale = long_side / max(height, width)
@@ -168,8 +187,12 @@ def load_timm_encoder(settings: EncoderSettings, weights: Path | None, device: t
     """Build the network and load its weights: a .safetensors or .pth file, or the hub's own when `weights` is None."""
     if not timm.is_model(settings.model.split(".")[0]):
         close = difflib.get_close_matches(settings.model, timm.list_models(), n=3)
-        raise ModelError("E208", f"timm knows no model '{settings.model}'.", why=f"Close names: {', '.join(close) or 'none'}.",
-                         fix="Correct encoder.model in the preset.")
+        raise ModelError(
+            "E208",
+            f"timm knows no model '{settings.model}'.",
+            why=f"Close names: {', '.join(close) or 'none'}.",
+            fix="Correct encoder.model in the preset.",
+        )
     model = _create(settings, pretrained=weights is None)
     if weights is not None:
         _load_strictly(model, read_weights(weights), weights, settings.model)
@@ -178,35 +201,69 @@ def load_timm_encoder(settings: EncoderSettings, weights: Path | None, device: t
 
 def _create(settings: EncoderSettings, *, pretrained: bool) -> nn.Module:
     arguments = {"num_classes": 0, **settings.model_args}
+    if pretrained and not _hub_reachable():
+        # The hub client would retry for most of a minute; with this it looks into its cache alone and answers at once.
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:
         model: nn.Module = timm.create_model(settings.model, pretrained=pretrained, **arguments)
     except (TypeError, NotImplementedError, AssertionError) as error:
-        raise InputError("E147", f"encoder.model_args do not fit '{settings.model}'.", why=f"{type(error).__name__}: {error}",
-                         fix="Correct encoder.model_args in the preset.") from error
-    # The hub client raises its own, requests' and the operating system's errors for one cause: the file is not to be had.
+        raise InputError(
+            "E147",
+            f"encoder.model_args do not fit '{settings.model}'.",
+            why=f"{type(error).__name__}: {error}",
+            fix="Correct encoder.model_args in the preset.",
+        ) from error
+    # The hub client raises its own, its transport's and the operating system's errors for one cause: no file.
     except Exception as error:
         if not pretrained:
             raise
-        raise ModelError("E201", f"The weights of '{settings.model}' are not on this machine and could not be downloaded.",
-                         why=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
-                         fix="Connect once, or set encoder.weights to a file; RETCLIP_MODELS_DIR names a folder of such files.") from error
+        raise ModelError(
+            "E201",
+            f"The weights of '{settings.model}' are not on this machine and could not be downloaded.",
+            why=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            fix="Connect once, or set encoder.weights to a file; RETCLIP_MODELS_DIR names a folder of such files.",
+        ) from error
     return model
+
+
+def _hub_reachable() -> bool:
+    """Whether the hub answers within two seconds; behind a proxy only the client itself can tell."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies():
+        return True
+    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 443), timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors or PyTorch file; files that contain code objects are refused."""
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                "E202", f"{path} is not a complete safetensors file.", why=str(error), fix="Copy or download it again."
+            ) from error
+    try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise ModelError("E202", f"{path} is not a complete safetensors file.", why=str(error), fix="Copy or download it again.") from error
+    # The unpickler raises many types on damaged or hostile files; none of them may get further than this.
     except Exception as error:
-        raise ModelError("E204", f"{path} was not loaded.", why=f"It is damaged or contains code objects: {str(error).splitlines()[0][:160]}",
-                         fix="Use a safetensors file.") from error
+        raise ModelError(
+            "E204",
+            f"{path} was not loaded.",
+            why=f"It is damaged or contains code objects: {str(error).splitlines()[0][:160]}",
+            fix="Use a safetensors file.",
+        ) from error
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ModelError("E204", f"{path} holds no table of tensors.", why=f"Found {type(loaded).__name__}.", fix="Use a state dict.")
+        raise ModelError(
+            "E204", f"{path} holds no table of tensors.", why=f"Found {type(loaded).__name__}.", fix="Use a state dict."
+        )
     return tensors
 
 
@@ -216,9 +273,15 @@ def _load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, 
     # Some exports leave out BatchNorm's step counters; they take no part in inference.
     missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
     surplus = [key for key in given if key not in wanted]
-    reshaped = [f"{key} {given[key]} instead of {wanted[key]}" for key in wanted if key in given and given[key] != wanted[key]]
+    reshaped = [
+        f"{key} {given[key]} instead of {wanted[key]}" for key in wanted if key in given and given[key] != wanted[key]
+    ]
     if missing or surplus or reshaped:
         shown = [f"missing {missing[:3]}"] * bool(missing) + [f"surplus {surplus[:3]}"] * bool(surplus) + reshaped[:3]
-        raise ModelError("E207", f"{path} does not fit '{name}'.", why="; ".join(shown),
-                         fix="Check encoder.model and encoder.model_args against the file.")
+        raise ModelError(
+            "E207",
+            f"{path} does not fit '{name}'.",
+            why="; ".join(shown),
+            fix="Check encoder.model and encoder.model_args against the file.",
+        )
     model.load_state_dict(dict(tensors), strict=False)

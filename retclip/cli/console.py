@@ -32,8 +32,9 @@ class Speech:
             sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
         elif table is not None:
             wide = None if sys.stdout.isatty() else 140
-            Console(width=wide, soft_wrap=isinstance(table, str), highlight=False).print(table, markup=False) if isinstance(
-                table, str) else Console(width=wide, highlight=False).print(table)
+            Console(width=wide, soft_wrap=isinstance(table, str), highlight=False).print(
+                table, markup=False
+            ) if isinstance(table, str) else Console(width=wide, highlight=False).print(table)
 
     def note(self, text: str) -> None:
         """A remark for people."""
@@ -46,8 +47,13 @@ class Speech:
         if self.quiet:
             yield ProgressLine(title, unit, None, silent=True)
         elif sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                       TextColumn("{task.fields[extra]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[extra]}"),
+            )
             with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
                 yield ProgressLine(title, unit, bar)
         else:
@@ -73,8 +79,11 @@ class ProgressLine:
         self._last = now
         rate = done / max(now - self._start, 1e-9)
         left = (total - done) / rate if rate else float("inf")
-        print(f"{self._title}: {done}/{total} {self._unit}, {rate:.2f}/s, {left:.0f} s left{', ' + extra if extra else ''}",  # noqa: T201
-              file=sys.stderr, flush=True)
+        print(
+            f"{self._title}: {done}/{total} {self._unit}, {rate:.2f}/s, {left:.0f} s left, {extra}".removesuffix(", "),
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def make_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> Table:
@@ -90,7 +99,14 @@ def make_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str
 def error_text(error: RetclipError, *, as_json: bool) -> str:
     """Three lines for people, or one JSON object."""
     if as_json:
-        value: Mapping[str, Any] = {"error": {"code": error.code, "message": error.what, "why": error.why, "hint": error.fix,
-                                             "docs_url": f"docs/errors.md#{error.code.lower()}"}}
+        value: Mapping[str, Any] = {
+            "error": {
+                "code": error.code,
+                "message": error.what,
+                "why": error.why,
+                "hint": error.fix,
+                "docs_url": f"docs/errors.md#{error.code.lower()}",
+            }
+        }
         return json.dumps(value, ensure_ascii=False)
     return f"error {error}"

@@ -32,7 +32,9 @@ class Finding:
 
 def doctor(
     models: Annotated[str | None, typer.Option(help="Check this preset only (name or TOML file).")] = None,
-    db: Annotated[str | None, typer.Option(help="Check this database too, and whether its preset can run here.")] = None,
+    db: Annotated[
+        str | None, typer.Option(help="Check this database too, and whether its preset can run here.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check libraries, devices, disk, presets and databases; exit code 4 or 5 when something asked for cannot work."""
@@ -78,8 +80,11 @@ def _storage() -> Iterator[Finding]:
     free = shutil.disk_usage(probe).free / 1e9
     writable = os.access(probe, os.W_OK)
     state: Literal["ok", "warn", "FAIL"] = "FAIL" if not writable else "warn" if free < _LOW_DISK_GB else "ok"
-    yield Finding(state, f"databases in {place}: {free:.0f} GB free{'' if writable else ', not writable'}",
-                  "" if state == "ok" else "set RETCLIP_HOME to a folder with room")
+    yield Finding(
+        state,
+        f"databases in {place}: {free:.0f} GB free{'' if writable else ', not writable'}",
+        "" if state == "ok" else "set RETCLIP_HOME to a folder with room",
+    )
 
 
 def _presets(asked: str | None) -> Iterator[Finding]:
@@ -113,8 +118,11 @@ def _databases(asked: str | None) -> Iterator[Finding]:
         if isinstance(problem, Finding):
             yield Finding("FAIL" if asked else "warn", f"database {database.name}: {problem.what}", problem.fix)
         else:
-            yield Finding("ok", f"database {database.name} version {database.version}: {len(database):,} segments, "
-                                f"{len(database.classes)} classes")
+            yield Finding(
+                "ok",
+                f"database {database.name} version {database.version}: {len(database):,} segments, "
+                f"{len(database.classes)} classes",
+            )
 
 
 def _attempt(action: Callable[[], object]) -> object:

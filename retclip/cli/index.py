@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,12 +19,12 @@ from retclip.cli.options import (
     SplitOption,
     parse_share,
 )
-from retclip.core.errors import FailuresError, InputError
+from retclip.cli.runs import judge, show_plan, show_report, stop_after_unit
+from retclip.core.errors import InputError
 
 if TYPE_CHECKING:
     from retclip.indexer.build import Progress
     from retclip.indexer.plan import BuildRequest
-    from retclip.indexer.report import RunReport
     from retclip.ports.corpora import Corpus, RegionKind
     from retclip.presets import Preset
     from retclip.shards import Database
@@ -35,7 +32,9 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Offline: turn pictures with labels into stored segments.")
 
 UseMasks = Annotated[bool, typer.Option("--use-masks", help="Store the annotated masks.")]
-UseBoxes = Annotated[bool, typer.Option("--use-boxes", help="Store the annotated boxes as rectangles (folder: whole photos).")]
+UseBoxes = Annotated[
+    bool, typer.Option("--use-boxes", help="Store the annotated boxes as rectangles (folder: whole photos).")
+]
 MaxFailures = Annotated[str, typer.Option(help="Share or number of pictures that may fail before the exit code is 6.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, load no model, write nothing.")]
 ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write the run report as JSON to this file.")]
@@ -44,7 +43,7 @@ ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write th
 @app.command(epilog="Example: retclip index build --source coco --root coco/ --split train --use-masks --db coco")
 def build(
     source: Annotated[str, typer.Option(help="Kind of corpus: coco, ade20k, folder, table.")],
-    db: Annotated[str, typer.Option(help="Name or path of the database; it is made when there is none.")] = "",
+    db: Annotated[str | None, typer.Option(help="Name or path; made when there is none. Default: the source.")] = None,
     root: RootOption = None,
     split: SplitOption = None,
     preset: PresetOption = None,
@@ -52,8 +51,12 @@ def build(
     use_masks: UseMasks = False,
     use_boxes: UseBoxes = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at no more than so many pictures.")] = None,
-    per_class_cap: Annotated[int | None, typer.Option(min=1, help="Keep no more than so many segments of a class.")] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Forget the finished part of an interrupted build.")] = False,
+    per_class_cap: Annotated[
+        int | None, typer.Option(min=1, help="Keep no more than so many segments of a class.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Forget the finished part of an interrupted build.")
+    ] = False,
     max_failures: MaxFailures = "1%",
     device: DeviceOption = "auto",
     report: ReportFile = None,
@@ -69,24 +72,27 @@ def build(
     speech = Speech(json, quiet)
     corpus = open_corpus(source, root, split)
     if dry_run:
-        _describe(corpus, speech)
+        show_plan(corpus, speech)
         return
-    if not db:
-        raise InputError("E119", "No database named.", why="--db says where the segments go.", fix="Add --db NAME.")
-    path = database_path(db)
+    path = database_path(db or source)
     existing = Database.open(path) if path.exists() else None
     chosen = choose_preset(preset, existing)
     kind = _kind(corpus, use_masks=use_masks, use_boxes=use_boxes, speech=speech)
     request = _request(corpus, kind, chosen, classes, limit=limit, per_class_cap=per_class_cap)
-    _run(path, existing, request, chosen, device, "build", restart, parse_share(max_failures), report, speech)
+    control = RunControl("build", device, parse_share(max_failures), report, restart)
+    _run(existing or path, request, chosen, control, speech)
 
 
 @app.command("add-classes", epilog='Example: retclip index add-classes --db coco --classes "forklift" --images photos/')
 def add_classes(
     db: Annotated[str, typer.Option(help="Name or path of the database to teach.")],
     classes: ClassesOption = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of photos, one subfolder per class; for one class also a flat folder.")] = None,
-    fallback: Annotated[str | None, typer.Option(help="Another database, or a corpus (coco, ade20k, table) with --root.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of photos, one subfolder per class; for one class also a flat folder.")
+    ] = None,
+    fallback: Annotated[
+        str | None, typer.Option(help="Another database, or a corpus (coco, ade20k, table) with --root.")
+    ] = None,
     root: RootOption = None,
     split: SplitOption = None,
     preset: PresetOption = None,
@@ -107,20 +113,24 @@ def add_classes(
     speech = Speech(json, quiet)
     database = open_database(db)
     if (images is None) == (fallback is None):
-        raise InputError("E120", "Nothing to learn from." if images is None else "Two places to learn from.",
-                         why="add-classes takes exactly one of --images and --fallback.",
-                         fix=f"retclip index add-classes --db {db} --classes ... --images DIR")
+        raise InputError(
+            "E120",
+            "Nothing to learn from." if images is None else "Two places to learn from.",
+            why="add-classes takes exactly one of --images and --fallback.",
+            fix=f"retclip index add-classes --db {db} --classes ... --images DIR",
+        )
     corpus = _teaching_corpus(classes, images, fallback, root, split)
     if corpus is None:
         _copy_classes(database, str(fallback), classes, shots, dry_run, report, speech)
         return
     if dry_run:
-        _describe(corpus, speech)
+        show_plan(corpus, speech)
         return
     chosen = choose_preset(preset, database)
     kind = _kind(corpus, use_masks=use_masks, use_boxes=use_boxes, speech=speech)
     request = _request(corpus, kind, chosen, classes, limit=None, per_class_cap=shots)
-    _run(database.path, database, request, chosen, device, "add-classes", False, parse_share(max_failures), report, speech)
+    control = RunControl("add-classes", device, parse_share(max_failures), report)
+    _run(database, request, chosen, control, speech)
 
 
 def _teaching_corpus(
@@ -128,75 +138,106 @@ def _teaching_corpus(
 ) -> Corpus | None:
     """The corpus behind --images or --fallback; None when the fallback is a database."""
     from retclip.corpora import CorpusOptions, corpus_names, open_corpus
+    from retclip.ports.corpora import CorpusClass
     from retclip.vocabularies import load_vocabulary
 
     if images is not None:
         vocabulary = load_vocabulary(classes) if classes else None
-        only = vocabulary[0].name if vocabulary is not None and len(vocabulary) == 1 else None
-        return open_corpus("folder", images, split, CorpusOptions(flat_label=only))
+        only = vocabulary[0] if vocabulary is not None and len(vocabulary) == 1 else None
+        flat = CorpusClass(only.name, only.name, only.names[1:], only.is_thing) if only else None
+        return open_corpus("folder", images, split, CorpusOptions(flat=flat))
     assert fallback is not None  # checked by the caller
     return open_corpus(fallback, root, split) if fallback in corpus_names() else None
 
 
 def _kind(corpus: Corpus, *, use_masks: bool, use_boxes: bool, speech: Speech) -> RegionKind:
     if use_masks and use_boxes:
-        raise InputError("E120", "--use-masks and --use-boxes were both given.", why="A segment has one region.", fix="Choose one.")
+        raise InputError(
+            "E120", "--use-masks and --use-boxes were both given.", why="A segment has one region.", fix="Choose one."
+        )
     if use_masks:
         return "masks"
     if not use_boxes and corpus.name != "folder":
-        raise InputError("E149", "Finding objects by their labels needs a detector and a masker; this version has neither.",
-                         why="Without --use-masks or --use-boxes the regions would have to be found first.",
-                         fix="Add --use-masks (or --use-boxes) to use the annotated regions.")
+        raise InputError(
+            "E149",
+            "Finding objects by their labels needs a detector and a masker; this version has neither.",
+            why="Without --use-masks or --use-boxes the regions would have to be found first.",
+            fix="Add --use-masks (or --use-boxes) to use the annotated regions.",
+        )
     if not use_boxes:
-        speech.note("note: without a detector every photo counts whole as an exemplar of its class (mask_source whole-image)")
+        speech.note(
+            "note: without a detector every photo counts whole as an exemplar of its class (mask_source whole-image)"
+        )
     return "boxes"
 
 
 def _request(
-    corpus: Corpus, kind: RegionKind, preset: Preset, classes: str | None, *, limit: int | None, per_class_cap: int | None
+    corpus: Corpus,
+    kind: RegionKind,
+    preset: Preset,
+    classes: str | None,
+    *,
+    limit: int | None,
+    per_class_cap: int | None,
 ) -> BuildRequest:
     from retclip.indexer.plan import BuildRequest
     from retclip.vocabularies import load_vocabulary
 
     request = BuildRequest(
-        corpus, kind, load_vocabulary(classes) if classes else None, limit, per_class_cap, preset.index.batch,
-        preset.index.min_area, preset.index.thumbnails, preset.index.shard_rows,
+        corpus,
+        kind,
+        load_vocabulary(classes) if classes else None,
+        limit,
+        per_class_cap,
+        preset.index.batch,
+        preset.index.min_area,
+        preset.index.thumbnails,
+        preset.index.shard_rows,
     )
     if not request.wanted():
-        raise InputError("E122", f"The corpus '{corpus.name}' has none of the asked classes.",
-                         why="It has: " + ", ".join(item.name for item in corpus.classes[:12]) + ("..." if len(corpus.classes) > 12 else ""),
-                         fix="Check --classes, or the names of the folders.")
+        raise InputError(
+            "E122",
+            f"The corpus '{corpus.name}' has none of the asked classes.",
+            why="It has: "
+            + ", ".join(item.name for item in corpus.classes[:12])
+            + ("..." if len(corpus.classes) > 12 else ""),
+            fix="Check --classes, or the names of the folders.",
+        )
     return request
 
 
-def _describe(corpus: Corpus, speech: Speech) -> None:
-    from retclip.corpora import describe
+@dataclass(frozen=True)
+class RunControl:
+    """How a run is carried out and judged."""
 
-    description = describe(corpus)
-    speech.data(description.to_json(), description.to_text() + "\nNothing was written. Leave out --dry-run to start; interruption is safe.")
+    operation: Literal["build", "add-classes"]
+    device: str
+    max_failures: float
+    report: Path | None
+    restart: bool = False
 
 
-def _run(
-    path: Path, existing: Database | None, request: BuildRequest, preset: Preset, device: str,
-    operation: Literal["build", "add-classes"], restart: bool, max_failures: float, report_file: Path | None, speech: Speech,
-) -> None:
+def _run(target: Database | Path, request: BuildRequest, preset: Preset, control: RunControl, speech: Speech) -> None:
+    """Build into an existing database, or make one at a path; the weights are loaded before anything is written."""
     from retclip.assembly import make_encoder
     from retclip.indexer.build import build as run_build
     from retclip.presets import preset_to_mapping
     from retclip.shards import Database, Ledger
 
-    encoder = make_encoder(preset.encoder, device)
-    database = existing or Database.create(path, encoder.space, preset_to_mapping(preset), preset.index.key_transform)
-    if restart:
-        Ledger(database.path, request.job(encoder.space)).remove()
-    with speech.progress("index", "images") as line, _stop_after_unit() as stop:
+    encoder = make_encoder(preset.encoder, control.device)
+    if isinstance(target, Path):
+        target = Database.create(target, encoder.space, preset_to_mapping(preset), preset.index.key_transform)
+    if control.restart:
+        Ledger(target.path, request.job(encoder.space)).remove()
+    with speech.progress("index", "images") as line, stop_after_unit() as check:
+
         def observe(progress: Progress) -> None:
             _show(line, progress)
-            stop()
+            check()
 
-        outcome = run_build(database, request, encoder, operation, observe)
-    _print_report(outcome, report_file, speech)
-    _judge(outcome, max_failures)
+        outcome = run_build(target, request, encoder, control.operation, observe)
+    show_report(outcome, control.report, speech)
+    judge(outcome, control.max_failures)
 
 
 def _show(line: ProgressLine, progress: Progress) -> None:
@@ -204,66 +245,29 @@ def _show(line: ProgressLine, progress: Progress) -> None:
     line.update(progress.done, progress.total, f"{progress.segments} segments, {progress.failures} failed{resumed}")
 
 
-@contextmanager
-def _stop_after_unit() -> Iterator[callable]:  # type: ignore[valid-type]
-    """Ctrl-C lets the running unit finish; a second one stops at once."""
-    asked = []
-
-    def ask(_number: int, _frame: object) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(True)
-
-    def check() -> None:
-        if asked:
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _print_report(outcome: RunReport, file: Path | None, speech: Speech) -> None:
-    from retclip.reports.files import write_json
-
-    if file is not None:
-        write_json(file, outcome.to_json())
-    for warning in outcome.warnings:
-        speech.note(f"note: {warning}")
-    rows = [
-        ("database", f"{outcome.database} version {outcome.version}"), ("pictures", outcome.images),
-        ("segments added", outcome.added), ("already there", outcome.known), ("left out by the cap", outcome.capped),
-        ("classes", len(outcome.classes)), ("units resumed", outcome.resumed_units), ("failed pictures", len(outcome.failures)),
-        ("content hash", outcome.content_hash), ("seconds", f"{outcome.seconds:.1f}"),
-    ]
-    for failure in outcome.failures:
-        speech.note(f"failed {failure.path}: {failure.code} {failure.message}")
-    speech.data(outcome.to_json(), make_table(("run", "value"), rows))
-
-
-def _judge(outcome: RunReport, max_failures: float) -> None:
-    allowed = max_failures if max_failures >= 1 else max_failures * outcome.images
-    if len(outcome.failures) > allowed:
-        raise FailuresError("E601", f"{len(outcome.failures)} of {outcome.images} pictures failed.",
-                            why="More than --max-failures allows; everything else is in the database.",
-                            fix="See the list above; mend or remove those pictures and run the same command again.")
-
-
 def _copy_classes(
-    database: Database, fallback: str, classes: str | None, shots: int | None, dry_run: bool, report: Path | None, speech: Speech
+    database: Database,
+    fallback: str,
+    classes: str | None,
+    shots: int | None,
+    dry_run: bool,
+    report: Path | None,
+    speech: Speech,
 ) -> None:
     from retclip.indexer.extend import copy_classes, copyable
     from retclip.shards import open_database
     from retclip.vocabularies import load_vocabulary
 
     if classes is None:
-        raise InputError("E120", "No classes named.", why="A fallback database may hold thousands.", fix="Add --classes.")
+        raise InputError(
+            "E120", "No classes named.", why="A fallback database may hold thousands.", fix="Add --classes."
+        )
     other = open_database(fallback)
     vocabulary = load_vocabulary(classes)
     if dry_run:
         found = copyable(database, other, vocabulary)
-        speech.data([asdict(item) for item in found], make_table(("class", "segments "), [(c.name, c.count) for c in found]))
+        speech.data(
+            [asdict(item) for item in found], make_table(("class", "segments "), [(c.name, c.count) for c in found])
+        )
         return
-    _print_report(copy_classes(database, other, vocabulary, shots), report, speech)
+    show_report(copy_classes(database, other, vocabulary, shots), report, speech)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retclip.cli.console import Speech
 from retclip.cli.options import ClassesOption, DeviceOption, JsonOption, PresetOption, QuietOption, parse_share
-from retclip.core.errors import FailuresError, InputError, RetclipError
+from retclip.core.errors import FailuresError, InputError
 
 if TYPE_CHECKING:
     from retclip.core.images import Picture
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 EPILOG = 'Example: retclip segment street.jpg --db ade20k --classes "pier, kayak, person, sky, water" --explain'
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-Rule = Literal["minmax", "voting"]
 
 
 @dataclass
@@ -46,7 +46,9 @@ def segment(
     db: Annotated[str, typer.Option(help="Database: name or path, NAME@7 for version 7.")],
     classes: ClassesOption = None,
     preset: PresetOption = None,
-    proposals: Annotated[str | None, typer.Option(help="regions (no weights), or a folder with one mask PNG per picture.")] = None,
+    proposals: Annotated[
+        str | None, typer.Option(help="regions (no weights), or a folder with one mask PNG per picture.")
+    ] = None,
     alpha: Annotated[float | None, typer.Option(help="Weight of the out-of-vocabulary score, seen classes.")] = None,
     beta: Annotated[float | None, typer.Option(help="The same for unseen classes.")] = None,
     gamma: Annotated[float | None, typer.Option(help="Weight of retrieval against text similarity.")] = None,
@@ -54,9 +56,13 @@ def segment(
     rule: Annotated[str | None, typer.Option(help="minmax (the paper's) or voting.")] = None,
     score_threshold: Annotated[float | None, typer.Option(help="Leave regions below this score unlabelled.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out"),
-    formats: Annotated[str, typer.Option(help="panoptic, coco, overlay, segments, html, semantic, instances; comma-separated.")] = "panoptic,coco,overlay,segments",
+    formats: Annotated[
+        str, typer.Option(help="panoptic, coco, overlay, segments, html, semantic, instances; comma-separated.")
+    ] = "panoptic,coco,overlay,segments",
     explain: Annotated[bool, typer.Option("--explain", help="Print why every segment has its label.")] = False,
-    max_failures: Annotated[str, typer.Option(help="Share or number of pictures that may fail before the exit code is 6.")] = "1%",
+    max_failures: Annotated[
+        str, typer.Option(help="Share or number of pictures that may fail before the exit code is 6.")
+    ] = "1%",
     device: DeviceOption = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -71,11 +77,24 @@ def segment(
     names = _find_images(images)
     wanted = tuple(word.strip() for word in formats.split(",") if word.strip())
     if unknown := sorted(set(wanted) - set(FORMATS)):
-        raise InputError("E132", f"Unknown output format: {', '.join(unknown)}.", why=f"Known are {', '.join(FORMATS)}.", fix="Correct --formats.")
+        raise InputError(
+            "E132",
+            f"Unknown output format: {', '.join(unknown)}.",
+            why=f"Known are {', '.join(FORMATS)}.",
+            fix="Correct --formats.",
+        )
     database = open_database(db)
-    settings = _override(choose_preset(preset, database), {
-        "fusion.alpha": alpha, "fusion.beta": beta, "fusion.gamma": gamma, "retrieval.k": k, "retrieval.rule": rule,
-        "merge.score_threshold": score_threshold})
+    settings = _override(
+        choose_preset(preset, database),
+        {
+            "fusion.alpha": alpha,
+            "fusion.beta": beta,
+            "fusion.gamma": gamma,
+            "retrieval.k": k,
+            "retrieval.rule": rule,
+            "merge.score_threshold": score_threshold,
+        },
+    )
     vocabulary = load_vocabulary(classes) if classes else None
     masks = None if proposals in (None, "regions") else Path(str(proposals))
     if proposals == "regions":
@@ -105,14 +124,29 @@ def _find_images(arguments: Sequence[str]) -> list[Path]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            members = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith("."))
+            members = sorted(
+                p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith(".")
+            )
         else:
             members = [path] if path.exists() else sorted(Path(name) for name in glob.glob(argument))  # noqa: PTH207
         if not members:
-            raise InputError("E101", f"No pictures at {argument}.", why=f"Looked for files ending in {', '.join(IMAGE_ENDINGS)}.",
-                             fix="Check the path.")
+            raise InputError(
+                "E101",
+                f"No pictures at {argument}.",
+                why=f"Looked for files ending in {', '.join(IMAGE_ENDINGS)}.",
+                fix="Check the path.",
+            )
         found.extend(members)
-    return list(dict.fromkeys(found))
+    found = list(dict.fromkeys(found))
+    stems = Counter(path.stem for path in found)
+    if doubled := [path for path in found if stems[path.stem] > 1]:
+        raise InputError(
+            "E133",
+            f"{doubled[0]} and {doubled[1]} would write the same results.",
+            why="Results are named by the file name without its ending.",
+            fix="Segment them in two runs with different --out folders.",
+        )
+    return found
 
 
 def _segment_all(run: Run, names: Sequence[Path]) -> None:
@@ -121,8 +155,9 @@ def _segment_all(run: Run, names: Sequence[Path]) -> None:
 
     single = len(names) == 1
     with run.speech.progress("segment", "pictures") as line, nullcontext() if single else BatchWriter(run.out) as batch:
+
         def items() -> Iterator[ReportItem]:
-            for done, (result, picture) in enumerate(_results(run, names, lambda: None), start=1):
+            for done, (result, picture) in enumerate(_results(run, names), start=1):
                 _write(run, result, picture)
                 if batch is not None:
                     batch.add(result)
@@ -137,9 +172,7 @@ def _segment_all(run: Run, names: Sequence[Path]) -> None:
                 pass
 
 
-def _results(
-    run: Run, names: Sequence[Path], _tick: Callable[[], None]
-) -> Iterator[tuple[SegmentationResult, Picture]]:
+def _results(run: Run, names: Sequence[Path]) -> Iterator[tuple[SegmentationResult, Picture]]:
     """Results one by one; a picture that fails is named and skipped."""
     from retclip.core.images import read_picture
 
@@ -159,22 +192,32 @@ def _write(run: Run, result: SegmentationResult, picture: Picture) -> None:
     from retclip.reports.outputs import write_outputs
     from retclip.reports.provenance import segments_document
 
+    folder = run.out / Path(result.image).stem
     per_image = [name for name in run.formats if name != "html"]
-    files = write_outputs(result, picture.pixels, run.out / Path(result.image).stem, per_image, run.database.thumbnail)
+    files = write_outputs(result, picture.pixels, folder, per_image, run.database.thumbnail)
     document = segments_document(result)
     run.documents.append({**document, "seconds": round(result.seconds, 3), "files": [str(path) for path in files]})
     if run.explain and not run.speech.json:
         print_explanations(result, Console(width=None))
     elif not run.speech.json:
-        run.speech.data(None, f"{result.image}  {len(result.explanations)} segments in {result.seconds:.2f} s  -> {run.out / Path(result.image).stem}")
+        run.speech.data(
+            None,
+            f"{result.image}  {len(result.explanations)} segments in {result.seconds:.2f} s  -> {folder}",
+        )
 
 
 def _finish(run: Run, total: int, max_failures: float) -> None:
     if run.speech.json:
-        run.speech.data({"schema": "retclip.segment/1", "run": run.segmenter.run, "images": run.documents, "failures": run.failures})
+        run.speech.data(
+            {"schema": "retclip.segment/1", "run": run.segmenter.run, "images": run.documents, "failures": run.failures}
+        )
     if "html" in run.formats and run.documents:
         run.speech.note(f"report: {run.out / 'report.html'}")
     allowed = max_failures if max_failures >= 1 else max_failures * total
     if len(run.failures) > allowed:
-        raise FailuresError("E601", f"{len(run.failures)} of {total} pictures failed.", why=run.failures[0]["message"],
-                            fix="See the list above; the others are written.") from None
+        raise FailuresError(
+            "E601",
+            f"{len(run.failures)} of {total} pictures failed.",
+            why=run.failures[0]["message"],
+            fix="See the list above; the others are written.",
+        ) from None

@@ -55,6 +55,13 @@ class MaskSet:
         chosen = flat > 0
         return torch.where(chosen.any(dim=1, keepdim=True), chosen, best).view_as(self.masks)
 
+    def region(self, row: int) -> Tensor:
+        """(H, W) bool: pixels of proposal `row` with probability of at least one half."""
+        if self.masks.dtype == torch.bool:
+            return self.masks[row]
+        one = MaskSet(self.masks[row : row + 1], self.image_size, self.origin)
+        return one.band(0, self.image_size[0])[0] >= 0.5
+
     def band(self, top: int, bottom: int) -> Tensor:
         """Mask probabilities of the image rows [top, bottom): (N, bottom - top, W) float32 in [0, 1].
 

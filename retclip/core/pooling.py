@@ -40,7 +40,7 @@ def mask_coverage(masks: Tensor, grid: tuple[int, int], extent: tuple[float, flo
     columns = overlap_matrix(grid[1], extent[1], width).to(masks.device).T
     # Masks arrive as one byte a pixel; only a bounded number is widened to float at a time.
     chunk = max(1, _CHUNK_PIXELS // (height * width))
-    parts = [rows @ (part.float() @ columns) for part in masks.split(chunk)]
+    parts = [rows @ (part.float() @ columns) for part in torch.split(masks, chunk)]
     return torch.cat(parts) if parts else masks.new_zeros((0, *grid), dtype=torch.float32)
 
 
@@ -49,8 +49,12 @@ def pool(features: Tensor, coverage: Tensor) -> Tensor:
 
     Raises ValueError for a region that covers nothing: it has no features.
     """
-    require(features.shape[1:] == coverage.shape[1:], "coverage", f"(N, {features.shape[1]}, {features.shape[2]})",
-            tuple(coverage.shape))
+    require(
+        features.shape[1:] == coverage.shape[1:],
+        "coverage",
+        f"(N, {features.shape[1]}, {features.shape[2]})",
+        tuple(coverage.shape),
+    )
     weights = coverage.flatten(1)
     totals = weights.sum(dim=1, keepdim=True)
     require(bool((totals > 0).all()), "masks", "at least one pixel each", "an empty mask")

@@ -82,8 +82,12 @@ class Instances:
 
     def __post_init__(self) -> None:
         require(self.masks.ndim == 3, "Instances.masks", "(N, H, W)", self.masks.shape)
-        require(len(self.masks) == len(self.category_id) == len(self.score), "Instances", "equal lengths",
-                (len(self.masks), len(self.category_id), len(self.score)))
+        require(
+            len(self.masks) == len(self.category_id) == len(self.score),
+            "Instances",
+            "equal lengths",
+            (len(self.masks), len(self.category_id), len(self.score)),
+        )
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,15 @@ class SegmentationResult:
     seconds: float
 
     def __post_init__(self) -> None:
-        require([e.segment.id for e in self.explanations] == [s.id for s in self.panoptic.segments],
-                "SegmentationResult.explanations", "one per segment, in order", len(self.explanations))
-        require(self.semantic.shape == self.panoptic.ids.shape, "SegmentationResult.semantic",
-                str(self.panoptic.ids.shape), self.semantic.shape)
+        require(
+            [e.segment.id for e in self.explanations] == [s.id for s in self.panoptic.segments],
+            "SegmentationResult.explanations",
+            "one per segment, in order",
+            len(self.explanations),
+        )
+        require(
+            self.semantic.shape == self.panoptic.ids.shape,
+            "SegmentationResult.semantic",
+            str(self.panoptic.ids.shape),
+            self.semantic.shape,
+        )

@@ -13,7 +13,7 @@ from retclip.corpora.ade20k import Ade20kCorpus
 from retclip.corpora.coco import CocoCorpus
 from retclip.corpora.folder import FolderCorpus
 from retclip.corpora.table import TableColumns, TableCorpus
-from retclip.ports.corpora import Corpus
+from retclip.ports.corpora import Corpus, CorpusClass
 
 # Sources people ask for that have no reader; the text says what can be used today.
 _UNREAD = {
@@ -41,11 +41,13 @@ class CorpusOptions:
         table: the table file when the root of a `table` corpus is a folder with several.
         columns: which columns of a table to use.
         comments: skip lines of a CSV or TSV file that start with `#`.
+        flat: class of all photos of a `folder` corpus without class folders.
     """
 
     table: Path | None = None
     columns: TableColumns = field(default_factory=TableColumns)
     comments: bool = False
+    flat: CorpusClass | None = None
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -80,7 +82,7 @@ def _open_table(place: Path, split: str | None, options: CorpusOptions) -> Corpu
 _READERS: dict[str, Callable[[Path, str | None, CorpusOptions], Corpus]] = {
     "coco": lambda place, split, options: CocoCorpus(place, split),
     "ade20k": lambda place, split, options: Ade20kCorpus(place, split),
-    "folder": lambda place, split, options: FolderCorpus(place, split),
+    "folder": lambda place, split, options: FolderCorpus(place, split, options.flat),
     "table": _open_table,
 }
 

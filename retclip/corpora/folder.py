@@ -6,7 +6,8 @@ root/classes.txt             optional: folder<TAB>name, synonym, ...  (the name 
 <photo>.txt                  optional: captions, one per line
 <photo>.mask.png             optional: the region to learn, any pixel that is not 0
 ```
-Photos directly in the root belong to no class and count only if they have captions.
+Photos directly in the root belong to no class and count only if they have captions, or if the reader is told the one
+class that they all show.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class FolderCorpus:
     Args:
         root: the folder.
         split: a subfolder of it (`train`) that holds the class folders; None takes the root itself.
+        flat: the class of all photos when the root holds photos and no class folder.
 
     Raises:
         InputError: E101 if there is no photo, E103 for an unreadable classes.txt, E106 if no photo has a class or a
@@ -45,7 +47,7 @@ class FolderCorpus:
 
     name = "folder"
 
-    def __init__(self, root: Path, split: str | None = None) -> None:
+    def __init__(self, root: Path, split: str | None = None, flat: CorpusClass | None = None) -> None:
         self.split = split or ""
         self._root = _subfolder(root, split)
         self._photos, self._skipped = _scan(self._root)
@@ -65,6 +67,11 @@ class FolderCorpus:
                 fix=f"Pass --split {next(iter(folders))}.",
             )
         self._names, self._unused = _read_classes(self._root / "classes.txt", folders)
+        self._flat = None if folders else flat
+        if self._flat is not None:
+            self._names = {self._flat.raw: self._flat}
+            self._loose: list[str] = []
+            return
         self._loose = [p.name for p in self._photos if len(p.parts) == 1 and not _captions(self._root / p)]
         if not folders and len(self._loose) == len(self._photos):
             raise InputError(
@@ -86,7 +93,8 @@ class FolderCorpus:
             if len(relative.parts) == 1 and relative.name in loose:
                 continue
             path = self._root / relative
-            label = (ImageLabel(relative.parts[0], "folder", 1.0, True),) if len(relative.parts) > 1 else ()
+            name = self._flat.raw if self._flat else relative.parts[0] if len(relative.parts) > 1 else None
+            label = (ImageLabel(name, "folder", 1.0, True),) if name else ()
             yield CorpusImage(self.name, str(relative), path, self.split, label, _captions(path))
 
     def regions(self, image: CorpusImage, size: tuple[int, int], kind: RegionKind) -> list[Region]:
@@ -108,7 +116,7 @@ class FolderCorpus:
 
     def warnings(self) -> list[str]:
         """Files that are no photos, photos without class, and lines of classes.txt without folder."""
-        single = [f"Only one class folder ('{name}'): every photo in it has this class." for name in self._names]
+        single = [f"Only one class ('{name}'): every photo has it." for name in self._names]
         return [
             *(single if len(single) == 1 else []),
             *missing_files("files are no photos and are left out", self._skipped),

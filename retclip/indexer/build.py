@@ -34,7 +34,7 @@ class Progress:
     resumed_units: int
 
 
-class Interrupted(Exception):  # noqa: N818 - a request, not an error
+class Interrupted(Exception):
     """The user asked to stop; every finished unit is kept."""
 
 
@@ -53,18 +53,27 @@ def build(
         FeatureSpaceMismatch: the encoder is not the database's.
     """
     if database.space != encoder.space:
-        raise FeatureSpaceMismatch(database.name, database.space.encoder, encoder.space.encoder,
-                                   database.space.differences(encoder.space))
+        raise FeatureSpaceMismatch(
+            database.name, database.space.encoder, encoder.space.encoder, database.space.differences(encoder.space)
+        )
     start = time.perf_counter()
     ledger = Ledger(database.path, request.job(encoder.space))
     outcome = _run_units(database, request, encoder, ledger, observe)
     database, capped = _commit(database, request, ledger, outcome.keys, operation)
     ledger.remove()
     return RunReport(
-        database=database.name, version=database.version, images=outcome.images,
-        added=outcome.segments - capped.total(), known=outcome.known, capped=capped.total(),
-        classes=_class_counts(database, request), resumed_units=outcome.resumed, content_hash=database.content_hash(),
-        seconds=time.perf_counter() - start, failures=tuple(outcome.failures), warnings=tuple(request.corpus.warnings()),
+        database=database.name,
+        version=database.version,
+        images=outcome.images,
+        added=outcome.segments - capped.total(),
+        known=outcome.known,
+        capped=capped.total(),
+        classes=_class_counts(database, request),
+        resumed_units=outcome.resumed,
+        content_hash=database.content_hash(),
+        seconds=time.perf_counter() - start,
+        failures=tuple(outcome.failures),
+        warnings=tuple(request.corpus.warnings()),
     )
 
 

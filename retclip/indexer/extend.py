@@ -23,12 +23,18 @@ def copyable(database: Database, other: Database, vocabulary: Vocabulary) -> lis
         DatabaseError: E309 when `other` has none of the classes.
     """
     if database.space != other.space:
-        raise FeatureSpaceMismatch(other.name, other.space.encoder, database.space.encoder, other.space.differences(database.space))
+        raise FeatureSpaceMismatch(
+            other.name, other.space.encoder, database.space.encoder, other.space.differences(database.space)
+        )
     asked = {normalise_name(name) for category in vocabulary for name in category.names}
     found = [item for item in other.classes if asked & {normalise_name(name) for name in (item.name, *item.aliases)}]
     if not found:
-        raise DatabaseError("E309", f"Database '{other.name}' has none of the asked classes.",
-                            why="Asked: " + ", ".join(vocabulary.names[:8]) + ".", fix=f"retclip db classes {other.name}")
+        raise DatabaseError(
+            "E309",
+            f"Database '{other.name}' has none of the asked classes.",
+            why="Asked: " + ", ".join(vocabulary.names[:8]) + ".",
+            fix=f"retclip db classes {other.name}",
+        )
     return found
 
 
@@ -48,9 +54,18 @@ def copy_classes(database: Database, other: Database, vocabulary: Vocabulary, sh
         result = transaction.commit(f"{added} segments from {other.name}@{other.version}")
     names = {item.name for item in classes}
     return RunReport(
-        database=result.name, version=result.version, images=0, added=added, known=total - added,
-        capped=sum(item.count for item in classes) - total, classes={c.name: c.count for c in result.classes if c.name in names},
-        resumed_units=0, content_hash=result.content_hash(), seconds=time.perf_counter() - start, failures=(), warnings=(),
+        database=result.name,
+        version=result.version,
+        images=0,
+        added=added,
+        known=total - added,
+        capped=sum(item.count for item in classes) - total,
+        classes={c.name: c.count for c in result.classes if c.name in names},
+        resumed_units=0,
+        content_hash=result.content_hash(),
+        seconds=time.perf_counter() - start,
+        failures=(),
+        warnings=(),
     )
 
 

@@ -48,8 +48,11 @@ class BuildRequest:
         if self.vocabulary is None:
             return {item.raw: item for item in self.corpus.classes}
         asked = {normalise_name(name) for category in self.vocabulary for name in category.names}
-        return {item.raw: item for item in self.corpus.classes
-                if asked & {normalise_name(name) for name in (item.raw, item.name, *item.aliases)}}
+        return {
+            item.raw: item
+            for item in self.corpus.classes
+            if asked & {normalise_name(name) for name in (item.raw, item.name, *item.aliases)}
+        }
 
     def job(self, space: FeatureSpace) -> str:
         """Name of the ledger: equal for runs whose units can stand in for each other."""

@@ -32,7 +32,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """segments and vectors (N, D) row by row; thumbnails by segment id; `known` segments were in the database before."""
+    """segments and vectors (N, D) row by row; thumbnails by segment id; `known` ones were in the database before."""
 
     segments: tuple[StoredSegment, ...]
     vectors: npt.NDArray[np.float32]
@@ -77,21 +77,32 @@ def run_unit(
         keys = _keys(encoder, dense, item.regions)
         usable = np.isfinite(keys).all(axis=1) & (np.abs(keys).max(axis=1) > 0)
         if not usable.all():
-            failures.append(Failure(item.image.image_id, str(item.image.path), "E116",
-                                    f"{int((~usable).sum())} regions have no features (all zero or not finite)."))
+            failures.append(
+                Failure(
+                    item.image.image_id,
+                    str(item.image.path),
+                    "E116",
+                    f"{int((~usable).sum())} regions have no features (all zero or not finite).",
+                )
+            )
         vectors.append(keys[usable])
         for segment, region, good in zip(item.segments, item.regions, usable, strict=True):
             if good:
                 segments.append(segment)
                 if request.thumbnails:
-                    thumbnails[segment.segment_id] = thumbnail(item.picture.pixels, region.mask, region.box, request.thumbnails)
+                    thumbnails[segment.segment_id] = thumbnail(
+                        item.picture.pixels, region.mask, region.box, request.thumbnails
+                    )
     return UnitResult(tuple(segments), np.concatenate(vectors), thumbnails, tuple(failures), known)
 
 
 def _load(image: CorpusImage, request: BuildRequest, wanted: Mapping[str, CorpusClass]) -> _Loaded:
     picture = read_picture(image.path)
-    regions = tuple(region for region in request.corpus.regions(image, picture.size, request.kind)
-                    if region.label in wanted and int(region.mask.sum()) >= request.min_area)
+    regions = tuple(
+        region
+        for region in request.corpus.regions(image, picture.size, request.kind)
+        if region.label in wanted and int(region.mask.sum()) >= request.min_area
+    )
     segments = tuple(_stored(image, picture, region, wanted[region.label]) for region in regions)
     return _Loaded(image, picture, regions, segments)
 
@@ -104,7 +115,9 @@ def _without(item: _Loaded, known: Collection[int]) -> _Loaded:
         if segment.segment_id not in seen:
             seen.add(segment.segment_id)
             keep.append(index)
-    return _Loaded(item.image, item.picture, tuple(item.regions[i] for i in keep), tuple(item.segments[i] for i in keep))
+    return _Loaded(
+        item.image, item.picture, tuple(item.regions[i] for i in keep), tuple(item.segments[i] for i in keep)
+    )
 
 
 def _stored(image: CorpusImage, picture: Picture, region: Region, label: CorpusClass) -> StoredSegment:
@@ -113,16 +126,29 @@ def _stored(image: CorpusImage, picture: Picture, region: Region, label: CorpusC
     statement = next((item for item in image.labels if item.name == region.label), None)
     return StoredSegment(
         segment_id=segment_identity(image.source, picture.sha256, counts, (height, width)),
-        label=label.name, label_raw=region.label,
+        label=label.name,
+        label_raw=region.label,
         label_source=statement.source if statement else "human",
         label_confidence=statement.confidence if statement else 1.0,
-        source=image.source, split=image.split, image_id=image.image_id, image_uri=str(image.path),
-        image_sha256=picture.sha256, image_width=width, image_height=height,
-        box=region.box, area=int(region.mask.sum()), mask_counts=counts,
-        box_source=region.box_source, mask_source=region.mask_source,
-        detector_score=float("nan"), mask_iou=float("nan"), prompt_chunk="",
-        is_crowd=region.is_crowd, is_thing=region.is_thing,
-        license=image.license, attribution=image.attribution,
+        source=image.source,
+        split=image.split,
+        image_id=image.image_id,
+        image_uri=str(image.path),
+        image_sha256=picture.sha256,
+        image_width=width,
+        image_height=height,
+        box=region.box,
+        area=int(region.mask.sum()),
+        mask_counts=counts,
+        box_source=region.box_source,
+        mask_source=region.mask_source,
+        detector_score=float("nan"),
+        mask_iou=float("nan"),
+        prompt_chunk="",
+        is_crowd=region.is_crowd,
+        is_thing=region.is_thing,
+        license=image.license,
+        attribution=image.attribution,
     )
 
 

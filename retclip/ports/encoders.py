@@ -32,8 +32,12 @@ class DenseFeatures:
     def __post_init__(self) -> None:
         require(self.values.ndim == 3, "DenseFeatures.values", "(C, h, w)", tuple(self.values.shape))
         height, width = self.values.shape[1:]
-        require(0 < self.extent[0] <= height and 0 < self.extent[1] <= width, "DenseFeatures.extent",
-                f"within ({height}, {width}) cells", self.extent)
+        require(
+            0 < self.extent[0] <= height and 0 < self.extent[1] <= width,
+            "DenseFeatures.extent",
+            f"within ({height}, {width}) cells",
+            self.extent,
+        )
 
 
 class DenseEncoder(Protocol):

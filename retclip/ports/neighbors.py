@@ -67,7 +67,7 @@ class NeighborIndex(Protocol):
         per_class_k: int | None = None,
         transform: str | None = None,
     ) -> Neighbors:
-        """Nearest live segments of the given classes: queries (M, D), at most k each, at most per_class_k of one class."""
+        """Nearest live segments of queries (M, D) in the given classes, at most k each, at most per_class_k of one."""
         ...
 
     def segments(self, positions: Sequence[tuple[int, int]]) -> list[StoredSegment]:

@@ -19,7 +19,9 @@ T = TypeVar("T")
 
 def available_presets() -> tuple[str, ...]:
     """Names of the presets that ship with the package."""
-    return tuple(sorted(Path(entry.name).stem for entry in files("retclip.presets").iterdir() if entry.name.endswith(".toml")))
+    return tuple(
+        sorted(Path(entry.name).stem for entry in files("retclip.presets").iterdir() if entry.name.endswith(".toml"))
+    )
 
 
 def load_preset(name_or_file: str) -> Preset:
@@ -27,15 +29,22 @@ def load_preset(name_or_file: str) -> Preset:
     path = Path(name_or_file)
     if path.suffix == ".toml":
         if not path.is_file():
-            raise InputError("E140", f"Preset file {path} does not exist.", why="The value ends in .toml, so it is read as a file.",
-                             fix=f"Give an existing file or one of: {', '.join(available_presets())}.")
+            raise InputError(
+                "E140",
+                f"Preset file {path} does not exist.",
+                why="The value ends in .toml, so it is read as a file.",
+                fix=f"Give an existing file or one of: {', '.join(available_presets())}.",
+            )
         return _parse(path.read_bytes(), str(path), path.parent, path.stem)
     names = available_presets()
     if name_or_file not in names:
         close = difflib.get_close_matches(name_or_file, names, n=1)
-        raise InputError("E141", f"There is no preset '{name_or_file}'.",
-                         why=f"Did you mean '{close[0]}'?" if close else "Presets that ship: " + ", ".join(names) + ".",
-                         fix="Give one of them, or the path of a .toml file.")
+        raise InputError(
+            "E141",
+            f"There is no preset '{name_or_file}'.",
+            why=f"Did you mean '{close[0]}'?" if close else "Presets that ship: " + ", ".join(names) + ".",
+            fix="Give one of them, or the path of a .toml file.",
+        )
     return _parse((files("retclip.presets") / f"{name_or_file}.toml").read_bytes(), name_or_file, None, name_or_file)
 
 
@@ -43,7 +52,9 @@ def _parse(data: bytes, origin: str, folder: Path | None, name: str) -> Preset:
     try:
         table = tomllib.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError("E142", f"{origin} is not valid TOML.", why=str(error), fix="Correct the line named above.") from error
+        raise InputError(
+            "E142", f"{origin} is not valid TOML.", why=str(error), fix="Correct the line named above."
+        ) from error
     preset = preset_from_mapping({"name": name, **table}, origin)
     weights = preset.encoder.weights
     if folder is not None and weights != "hub" and (folder / weights).is_file():
@@ -59,7 +70,8 @@ def preset_from_mapping(table: Mapping[str, Any], origin: str) -> Preset:
 
 def preset_to_mapping(preset: Preset) -> dict[str, Any]:
     """Plain JSON types, the inverse of `preset_from_mapping`."""
-    return _plain(asdict(preset))
+    table: dict[str, Any] = _plain(asdict(preset))
+    return table
 
 
 def _plain(value: Any) -> Any:
@@ -74,14 +86,19 @@ def _build(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str) ->
     for key in table:
         if key not in names:
             close = difflib.get_close_matches(key, names, n=1)
-            raise InputError("E143", f"{origin}: unknown setting '{prefix}{key}'.",
-                             why=f"Did you mean '{prefix}{close[0]}'?" if close else f"Known here: {', '.join(names)}.",
-                             fix="Correct or remove it.")
+            raise InputError(
+                "E143",
+                f"{origin}: unknown setting '{prefix}{key}'.",
+                why=f"Did you mean '{prefix}{close[0]}'?" if close else f"Known here: {', '.join(names)}.",
+                fix="Correct or remove it.",
+            )
     values = {key: _convert(hints[key], value, origin, prefix + key) for key, value in table.items()}
     try:
         return kind(**values)
     except ValueError as error:
-        raise InputError("E144", f"{origin}: {error}.", why="The value is outside its range.", fix="Correct the setting.") from error
+        raise InputError(
+            "E144", f"{origin}: {error}.", why="The value is outside its range.", fix="Correct the setting."
+        ) from error
 
 
 def _convert(kind: Any, value: Any, origin: str, key: str) -> Any:
@@ -89,7 +106,9 @@ def _convert(kind: Any, value: Any, origin: str, key: str) -> Any:
         return _build(kind, value, origin, key + ".")  # type: ignore[arg-type]
     if not _fits(kind, value):
         shown = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
-        raise InputError("E145", f"{origin}: '{key}' is {value!r}.", why=f"Expected {shown}.", fix="Correct the setting.")
+        raise InputError(
+            "E145", f"{origin}: '{key}' is {value!r}.", why=f"Expected {shown}.", fix="Correct the setting."
+        )
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         return tuple(float(entry) if item is float else entry for entry in value)

@@ -40,7 +40,9 @@ class EncoderSettings:
 
     def __post_init__(self) -> None:
         require(self.stride > 0, "encoder.stride", "> 0", self.stride)
-        require(0 < self.short_side <= self.long_side, "encoder.short_side", "0 < short_side <= long_side", self.short_side)
+        require(
+            0 < self.short_side <= self.long_side, "encoder.short_side", "0 < short_side <= long_side", self.short_side
+        )
         require(len(self.mean) == len(self.std) == 3 and min(self.std) > 0, "encoder.std", "three values > 0", self.std)
 
 
@@ -98,7 +100,8 @@ class RetrievalSettings:
     Attributes:
         k: neighbours per query.
         per_class_k: at most so many of them from one class, 0 = no limit.
-        rule: `minmax` is the paper's (1 - min-max normalised distance); `voting` weighs hits by exp(-distance / temperature).
+        rule: `minmax` is the paper's (1 - min-max normalised distance); `voting` weighs a hit by
+            exp(-distance / temperature).
         minmax: hits that share one normalisation: those of a query, of an image, or the best of every class.
         aggregate: several hits of one class under `minmax`.
         temperature: of `voting`, in units of cosine distance.
@@ -145,14 +148,16 @@ class FusionSettings:
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """How labelled masks become one map (FC-CLIP section 8 of its inference).
+    """How labelled masks become one map.
 
     Attributes:
+        rule: `argmax` (FC-CLIP) or `greedy` (panoptic FPN; for proposals that overlap by design), see query/merge.py.
         score_threshold: segments below it stay unlabelled.
         overlap_threshold: a mask that loses more than 1 - threshold of its pixels to better ones is dropped.
         max_instances: instances kept per image (COCO: 100).
     """
 
+    rule: Literal["argmax", "greedy"] = "argmax"
     score_threshold: float = 0.0
     overlap_threshold: float = 0.8
     max_instances: int = 100

@@ -37,8 +37,11 @@ class ExpertScores:
 
 @dataclass(frozen=True)
 class FusedScores:
-    """scores (N, C) sum to 1 - void per row (0 for a row without any evidence); shares (N, C, 3) say which part of a score
-    came from retrieval, clip and the in-vocabulary head, in this order.
+    """The fused table.
+
+    Attributes:
+        scores: (N, C), rows sum to 1 - void, or to 0 without any evidence.
+        shares: (N, C, 3), which part of a score came from retrieval, clip and the in-vocabulary head, in this order.
     """
 
     scores: Tensor
@@ -49,7 +52,7 @@ def combine(experts: ExpertScores, seen: Tensor, settings: FusionSettings) -> Fu
     """Fuse the experts (RetCLIP, equations of section 3.3), then renormalise over the asked classes.
 
     s_oov = gamma s_ret + (1 - gamma) s_clip;  s = e s_oov + (1 - e) s_iv, e = alpha for seen classes, else beta.
-    gamma becomes 1 without a text tower and 0 for a row that retrieved nothing; without an in-vocabulary head s = s_oov.
+    gamma becomes 1 without a text tower and 0 for a row that retrieved nothing; without a trained head s = s_oov.
     `geometric` combines s_iv and s_oov as s_iv^(1-e) s_oov^e, as FC-CLIP does for its two probabilities.
 
     Args:
@@ -62,7 +65,11 @@ def combine(experts: ExpertScores, seen: Tensor, settings: FusionSettings) -> Fu
     else:
         exponent = torch.where(seen.to(s_oov.device), settings.alpha, settings.beta).to(s_oov)
         parts = (exponent * from_retrieval, exponent * from_clip, (1 - exponent) * experts.in_vocab)
-        raw = torch.stack(parts).sum(dim=0) if settings.mode == "arithmetic" else _geometric(experts.in_vocab, s_oov, exponent)
+        raw = (
+            torch.stack(parts).sum(dim=0)
+            if settings.mode == "arithmetic"
+            else _geometric(experts.in_vocab, s_oov, exponent)
+        )
     shares = torch.stack(parts, dim=-1)
     shares = shares / shares.sum(dim=-1, keepdim=True).clamp_min(_FLOOR)
     scores = raw / raw.sum(dim=1, keepdim=True).clamp_min(_FLOOR)

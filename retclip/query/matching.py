@@ -33,9 +33,9 @@ def match_labels(
 ) -> LabelMap:
     """Match every stored class to at most one asked category.
 
-    The category sharing most names wins; ties go to the one whose first name is shared, then to the lower column, and are
-    reported as ambiguous. Stored classes without a shared name are matched by text cosine above `threshold`, when there is
-    a text tower.
+    The category sharing most names wins; ties go to the one whose first name is shared, then to the lower column, and
+    are reported as ambiguous. Stored classes without a shared name are matched by text cosine above `threshold`, when
+    there is a text tower.
     """
     owners: defaultdict[str, list[int]] = defaultdict(list)
     for column, category in enumerate(vocabulary):
@@ -56,7 +56,9 @@ def match_labels(
     if text is not None:
         left = [item for item in stored if item.id not in found]
         found.update(_match_by_text(vocabulary, left, text, threshold))
-    return LabelMap({key: value[0] for key, value in found.items()}, _matches(vocabulary, stored, found), tuple(ambiguous))
+    return LabelMap(
+        {key: value[0] for key, value in found.items()}, _matches(vocabulary, stored, found), tuple(ambiguous)
+    )
 
 
 def _rank(names: set[str], owners: dict[str, list[int]], vocabulary: Vocabulary) -> list[tuple[tuple[int, int], int]]:
@@ -65,7 +67,10 @@ def _rank(names: set[str], owners: dict[str, list[int]], vocabulary: Vocabulary)
     for name in names:
         for column in owners.get(name, ()):
             shared[column] += 1
-    return sorted(((-count, int(normalise_name(vocabulary[column].name) not in names)), column) for column, count in shared.items())
+    return sorted(
+        ((-count, int(normalise_name(vocabulary[column].name) not in names)), column)
+        for column, count in shared.items()
+    )
 
 
 def _match_by_text(
@@ -77,12 +82,17 @@ def _match_by_text(
     asked = text.encode_names([name for category in vocabulary for name in category.names])
     cosine = text.encode_names([item.name for item in stored]) @ asked.T
     best, index = cosine.max(dim=1)
-    return {item.id: (owners[int(where)], "text", float(value))
-            for item, value, where in zip(stored, best, index, strict=True) if float(value) > threshold}
+    return {
+        item.id: (owners[int(where)], "text", float(value))
+        for item, value, where in zip(stored, best, index, strict=True)
+        if float(value) > threshold
+    }
 
 
 def _matches(
-    vocabulary: Vocabulary, stored: Sequence[StoredClass], found: dict[int, tuple[int, Literal["name", "synonym", "text"], float]]
+    vocabulary: Vocabulary,
+    stored: Sequence[StoredClass],
+    found: dict[int, tuple[int, Literal["name", "synonym", "text"], float]],
 ) -> tuple[LabelMatch, ...]:
     order = ("name", "synonym", "text")
     result = []
@@ -90,7 +100,9 @@ def _matches(
         answers = [(item.name, found[item.id]) for item in stored if item.id in found and found[item.id][0] == column]
         answers.sort(key=lambda answer: (order.index(answer[1][1]), -answer[1][2], answer[0]))
         if answers:
-            result.append(LabelMatch(category.name, tuple(name for name, _ in answers), answers[0][1][1], answers[0][1][2]))
+            result.append(
+                LabelMatch(category.name, tuple(name for name, _ in answers), answers[0][1][1], answers[0][1][2])
+            )
         else:
             result.append(LabelMatch(category.name, (), "none", 0.0))
     return tuple(result)
@@ -98,6 +110,4 @@ def _matches(
 
 def vocabulary_of(name: str, stored: Sequence[StoredClass]) -> Vocabulary:
     """The vocabulary of everything a database knows; raises ValueError for an empty one."""
-    return Vocabulary(
-        name, tuple(Category(item.id, (item.name, *item.aliases), item.is_thing) for item in stored)
-    )
+    return Vocabulary(name, tuple(Category(item.id, (item.name, *item.aliases), item.is_thing) for item in stored))

@@ -1,8 +1,9 @@
-"""Labelled masks -> one panoptic map, one semantic map and a list of instances (FC-CLIP's inference, section 8 of spec)."""
+"""Labelled masks -> one panoptic map, one semantic map and a list of instances."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,12 @@ class Merged:
 
 @dataclass(frozen=True)
 class _Ownership:
-    """owner (H, W): kept proposal with the highest score x mask probability; inside (H, W): its probability is >= 0.5;
-    owned, full (K,): pixels won and pixels with probability >= 0.5 of every kept proposal.
+    """Who owns which pixel.
+
+    Attributes:
+        owner: (H, W) kept proposal that won the pixel.
+        inside: (H, W) bool, the owner's mask probability is at least one half there.
+        owned, full: (K,) pixels won, and pixels of the whole mask, per kept proposal.
     """
 
     owner: Tensor
@@ -45,8 +50,11 @@ def merge_panoptic(
         scores: (N, C) fused scores, in column order of the vocabulary.
         void: (N,) probability of being nothing; a proposal whose best class is below it is dropped.
 
-    A proposal is skipped when it owns less than `overlap_threshold` of its own pixels. Regions of one stuff class share a
-    segment; things get one each. Ids count from 1 in the order of the proposals.
+    `argmax` is FC-CLIP's rule: pixels go to the highest score x mask probability, and a proposal that wins less than
+    `overlap_threshold` of its own pixels is skipped, its pixels stay unlabelled. `greedy` (panoptic FPN, Kirillov et
+    al. 2019): proposals come by score, each takes what is still free, and one that finds less than the threshold free
+    is skipped and leaves it to the next; made for proposals that overlap by design, such as a hierarchy.
+    Regions of one stuff class share a segment; things get one each. Ids count from 1 in the order of the proposals.
     """
     best, column = scores.max(dim=1) if len(scores) else (scores.new_zeros(0), scores.new_zeros(0, dtype=torch.long))
     keep = best > settings.score_threshold
@@ -56,7 +64,12 @@ def merge_panoptic(
     ids = torch.zeros(masks.image_size, dtype=torch.int32, device=scores.device)
     if len(rows) == 0:
         return Merged(PanopticMap(ids.cpu().numpy(), ()), ())
-    ownership = _assign(masks.select(rows), best[rows])
+    assign = (
+        _assign
+        if settings.rule == "argmax"
+        else partial(_assign_greedily, overlap_threshold=settings.overlap_threshold)
+    )
+    ownership = assign(masks.select(rows), best[rows])
     value, chosen = _number_segments(ownership, column[rows], vocabulary, settings.overlap_threshold)
     ids = torch.where(ownership.inside, value[ownership.owner], 0).to(torch.int32)
     return _describe(ids.cpu().numpy(), chosen, rows.tolist(), column[rows].tolist(), best[rows].tolist(), vocabulary)
@@ -75,6 +88,25 @@ def _assign(masks: MaskSet, best: Tensor) -> _Ownership:
     # A pixel that no mask touches has argmax 0 by accident; FC-CLIP counts it as owned all the same, and so do we.
     owned = torch.bincount(owner.flatten(), minlength=len(masks))
     return _Ownership(owner, torch.cat(insides), owned, full)
+
+
+def _assign_greedily(masks: MaskSet, best: Tensor, overlap_threshold: float) -> _Ownership:
+    # One small step per proposal, each waiting for the one before: on the host this costs microseconds, as device
+    # kernels or thread-pool jobs mostly their launch.
+    owner = np.zeros(masks.image_size, dtype=np.int64)
+    free = np.ones(masks.image_size, dtype=bool)
+    owned, full = np.zeros(len(masks), dtype=np.int64), np.zeros(len(masks), dtype=np.int64)
+    for row in best.argsort(descending=True, stable=True).tolist():
+        region = masks.region(row).cpu().numpy()
+        gain = region & free
+        full[row], claim = np.count_nonzero(region), np.count_nonzero(gain)
+        if claim > 0 and claim >= overlap_threshold * full[row]:
+            owner[gain] = row
+            free &= ~gain
+            owned[row] = claim
+    device = best.device
+    arrays = (torch.from_numpy(values).to(device) for values in (owner, ~free, owned, full))
+    return _Ownership(*arrays)
 
 
 def _number_segments(
@@ -100,7 +132,11 @@ def _number_segments(
 
 
 def _describe(
-    ids: npt.NDArray[np.int32], founders: dict[int, int], rows: list[int], column: list[int], best: list[float],
+    ids: npt.NDArray[np.int32],
+    founders: dict[int, int],
+    rows: list[int],
+    column: list[int],
+    best: list[float],
     vocabulary: Vocabulary,
 ) -> Merged:
     segments = []

@@ -52,8 +52,12 @@ class RetrievalSegmenter:
 
     def __init__(self, models: Models, index: NeighborIndex, vocabulary: Vocabulary, preset: Preset) -> None:
         if index.space != models.encoder.space:
-            raise FeatureSpaceMismatch(index.name, index.space.encoder, models.encoder.space.encoder,
-                                       index.space.differences(models.encoder.space))
+            raise FeatureSpaceMismatch(
+                index.name,
+                index.space.encoder,
+                models.encoder.space.encoder,
+                index.space.differences(models.encoder.space),
+            )
         if not index.classes:
             raise EmptyDatabase(index.name, index.version)
         self._models = models
@@ -65,19 +69,24 @@ class RetrievalSegmenter:
         self.labels: LabelMap = match_labels(vocabulary, index.classes, models.text, preset.retrieval.label_match)
         if not self.labels.column and models.text is None:
             shown = ", ".join(vocabulary.names[:5])
-            raise DatabaseError("E309", f"Database '{index.name}' has none of the asked classes ({shown}).",
-                                why="The encoder has no text tower, so a class needs exemplars.",
-                                fix=f"retclip index add-classes --db {index.name} --classes ... --images DIR")
+            raise DatabaseError(
+                "E309",
+                f"Database '{index.name}' has none of the asked classes ({shown}).",
+                why="The encoder has no text tower, so a class needs exemplars.",
+                fix=f"retclip index add-classes --db {index.name} --classes ... --images DIR",
+            )
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should be told once: experts that cannot vote here, and labels that names alone did not decide."""
+        """What a user should be told once: experts that cannot vote, and labels that names alone did not decide."""
         notes = []
         if self._models.text is None:
             notes.append("The encoder has no text tower: labels come from retrieval alone (gamma is 1).")
         notes.append("No in-vocabulary head in this preset: alpha and beta play no part.")
         for label, candidates in self.labels.ambiguous:
-            notes.append(f"Stored class '{label}' fits {' and '.join(repr(c) for c in candidates)}; '{candidates[0]}' is used.")
+            notes.append(
+                f"Stored class '{label}' fits {' and '.join(repr(c) for c in candidates)}; '{candidates[0]}' is used."
+            )
         return tuple(notes)
 
     def segment(self, pictures: Sequence[Picture]) -> list[SegmentationResult]:
@@ -98,7 +107,9 @@ class RetrievalSegmenter:
         """Ask the database and the text tower about unit key vectors (N, D) of one image."""
         retrieval = self._preset.retrieval
         asked = sorted(self.labels.column)
-        neighbors = self._index.search(keys.cpu().numpy(), retrieval.k, asked, retrieval.per_class_k or None, self._transform)
+        neighbors = self._index.search(
+            keys.cpu().numpy(), retrieval.k, asked, retrieval.per_class_k or None, self._transform
+        )
         columns = torch.from_numpy(self._columns(neighbors)).to(keys.device)
         distance = torch.from_numpy(neighbors.distance).to(keys.device)
         experts = ExpertScores(
@@ -120,21 +131,33 @@ class RetrievalSegmenter:
         scores = evidence.fused.scores
         merged = merge_panoptic(masks, scores, evidence.experts.void, self.vocabulary, self._preset.merge)
         return SegmentationResult(
-            image=picture.name, image_sha256=picture.sha256, panoptic=merged.panoptic,
+            image=picture.name,
+            image_sha256=picture.sha256,
+            panoptic=merged.panoptic,
             explanations=explain(evidence, merged.panoptic.segments, merged.proposals),
             semantic=semantic_map(masks, scores),
             instances=thing_instances(masks, scores, self.vocabulary, self._preset.merge.max_instances),
-            vocabulary=self.vocabulary, run=self.run, seconds=time.perf_counter() - began,
+            vocabulary=self.vocabulary,
+            run=self.run,
+            seconds=time.perf_counter() - began,
         )
 
     @property
     def run(self) -> Mapping[str, Any]:
         """Settings and identities that results carry."""
         return {
-            "retclip": __version__, "preset": self._preset.name,
-            "db": [{"name": self._index.name, "version": self._index.version,
-                    "feature_space": self._index.space.fingerprint}],
-            "proposals": asdict(self._preset.proposals), "retrieval": asdict(self._preset.retrieval),
-            "fusion": asdict(self._preset.fusion), "merge": asdict(self._preset.merge),
+            "retclip": __version__,
+            "preset": self._preset.name,
+            "db": [
+                {
+                    "name": self._index.name,
+                    "version": self._index.version,
+                    "feature_space": self._index.space.fingerprint,
+                }
+            ],
+            "proposals": asdict(self._preset.proposals),
+            "retrieval": asdict(self._preset.retrieval),
+            "fusion": asdict(self._preset.fusion),
+            "merge": asdict(self._preset.merge),
             "vocabulary": {"name": self.vocabulary.name, "classes": len(self.vocabulary)},
         }

@@ -50,8 +50,11 @@ def _explain_one(
     scores = evidence.fused.scores[row]
     shares: Mapping[Expert, float] = dict(zip(EXPERTS, evidence.fused.shares[row, column].tolist(), strict=True))
     best = scores.topk(min(_RUNNERS_UP + 1, len(scores)))
-    runners = [(evidence.vocabulary[c].name, s) for s, c in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-               if c != column and s > 0][:_RUNNERS_UP]
+    runners = [
+        (evidence.vocabulary[c].name, s)
+        for s, c in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        if c != column and s > 0
+    ][:_RUNNERS_UP]
     match = evidence.labels.matches[column]
     flags = []
     if match.method == "none":
@@ -62,10 +65,16 @@ def _explain_one(
         flags.append("no_neighbors")
     tables = (evidence.experts.retrieval, evidence.experts.clip, evidence.experts.in_vocab)
     return Explanation(
-        segment=segment, label=evidence.vocabulary[column].name, proposal=row,
+        segment=segment,
+        label=evidence.vocabulary[column].name,
+        proposal=row,
         scores={name: _value(table, row, column) for name, table in zip(EXPERTS, tables, strict=True)},
-        decided_by=max(EXPERTS, key=lambda name: shares[name]), shares=shares, runner_up=tuple(runners), match=match,
-        neighbors=neighbors, flags=tuple(sorted(flags)),
+        decided_by=max(EXPERTS, key=lambda name: shares[name]),
+        shares=shares,
+        runner_up=tuple(runners),
+        match=match,
+        neighbors=neighbors,
+        flags=tuple(sorted(flags)),
     )
 
 
@@ -81,7 +90,8 @@ def _stored_neighbors(evidence: Evidence, proposals: Sequence[int]) -> dict[int,
             if evidence.neighbors.class_id[row, hit] >= 0:
                 places.append((row, hit))
     found: list[StoredSegment] = evidence.index.segments(
-        [(int(evidence.neighbors.shard[place]), int(evidence.neighbors.row[place])) for place in places])
+        [(int(evidence.neighbors.shard[place]), int(evidence.neighbors.row[place])) for place in places]
+    )
     result: dict[int, list[Neighbor]] = {row: [] for row in proposals}
     for (row, hit), segment in zip(places, found, strict=True):
         result[row].append(Neighbor(float(evidence.neighbors.distance[row, hit]), segment.label, segment))

@@ -42,5 +42,5 @@ def class_probabilities(keys: Tensor, texts: Tensor, names_per_class: list[int],
         (N, C), rows sum to 1.
     """
     cosine = keys.float() @ texts.float().T
-    best = torch.stack([group.amax(dim=1) for group in cosine.split(names_per_class, dim=1)], dim=1)
+    best = torch.stack([group.amax(dim=1) for group in torch.split(cosine, names_per_class, dim=1)], dim=1)
     return (logit_scale * best).softmax(dim=1)

@@ -47,7 +47,7 @@ def write_bytes(path: Path, data: bytes) -> Path:
     return path
 
 
-def write_json(path: Path, value: Any) -> Path:  # noqa: ANN401 - any JSON value
+def write_json(path: Path, value: Any) -> Path:
     """Write readable UTF-8 JSON atomically; NaN and infinity are refused because JSON has no word for them."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1)
     return write_bytes(path, (text + "\n").encode("utf-8", errors="replace"))

@@ -146,7 +146,7 @@ def _settings_card(run: Mapping[str, Any]) -> Markup:
     )
 
 
-def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - any JSON value
+def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
     """Nested settings as lines `fusion alpha`, `0.4`; lists of plain values stay on one line."""
     if isinstance(value, Mapping):
         for key, inner in value.items():

@@ -76,7 +76,7 @@ def _run_lengths(result: SegmentationResult, segment_id: int) -> dict[str, Any]:
 def _neighbor(neighbor: Neighbor) -> dict[str, Any]:
     stored = neighbor.stored
     return {
-        "segment_id": str(stored.segment_id),
+        "segment_id": f"{stored.segment_id:016x}",
         "distance": _number(neighbor.distance),
         "label": neighbor.label,
         "label_raw": stored.label_raw,

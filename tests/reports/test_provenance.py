@@ -42,7 +42,7 @@ def test_the_unknown_is_null(samples):
     entry = strict_json(segments_document(result))["segments"][0]
     assert entry["scores"] == {"retrieval": None, "clip": 0.5, "in_vocab": None}
     found = entry["neighbors"][0]
-    assert found["segment_id"] == "18446744073709551615"
+    assert found["segment_id"] == "ffffffffffffffff"
     assert found["label_raw"] == "pier, wharf"
     for name in ("license", "attribution", "source", "detector_score", "mask_iou", "prompt_chunk"):
         assert found[name] is None
