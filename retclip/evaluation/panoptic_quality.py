@@ -129,7 +129,7 @@ class PanopticQuality:
             raise _unusable(image, "prediction", f"It has {_size(predicted_ids)}, the truth {_size(truth_ids)}.")
         truth = _Side(truth_segments, self._column, image, "truth")
         predicted = _Side(predicted_segments, self._column, image, "prediction")
-        rows = self._places(truth_ids, truth, image)
+        rows = self._places(truth_ids, truth, image).astype(np.int64)
         columns = self._places(predicted_ids, predicted, image)
         shape = (len(truth.ids) + 1, len(predicted.ids) + 1)
         joint = np.bincount(rows * shape[1] + columns, minlength=shape[0] * shape[1]).reshape(shape)
@@ -145,19 +145,19 @@ class PanopticQuality:
         """Qualities of all images so far."""
         return summarise(self.counts, self._is_thing)
 
-    def _places(self, ids: npt.NDArray[np.integer], side: _Side, image: str) -> npt.NDArray[np.int64]:
+    def _places(self, ids: npt.NDArray[np.integer], side: _Side, image: str) -> npt.NDArray[np.int32]:
         """(H*W,) place of every pixel's segment in `side.ids`, counted from 1; 0 = void."""
         flat = ids.ravel()
         fits = bool(flat.size) and int(flat.min()) >= 0 and int(flat.max()) < MAX_IDS
         require(fits, f"{side.role} ids of {image}", "at least one pixel, ids in [0, 2**24)", _size(ids))
         self._table[0] = 1
         self._table[side.ids] = np.arange(2, len(side.ids) + 2)
-        places: npt.NDArray[np.int64] = self._table[flat].astype(np.int64)
+        places = np.take(self._table, flat)
         self._table[side.ids] = 0
         if not places.all():
             strays = np.unique(flat[places == 0])[:5].tolist()
             raise _unusable(image, side.role, f"Segment ids {strays} are in the map but not in the list.")
-        return places - 1
+        return places - np.int32(1)
 
     def _count(self, truth: _Side, predicted: _Side, joint: npt.NDArray[np.int64]) -> MatchCounts:
         inside = joint[1:, 1:]
