@@ -86,10 +86,6 @@ class ClassTable:
             require(steps <= len(self._entries), "class into", "no circle", class_id)
         return entry.id if entry.state == "live" else -1
 
-    def members(self, class_id: int) -> list[int]:
-        """All stored class ids whose rows count as `class_id`."""
-        return [entry.id for entry in self._entries.values() if self.effective(entry.id) == class_id]
-
     def __getitem__(self, class_id: int) -> ClassEntry:
         return self._entries[class_id]
 

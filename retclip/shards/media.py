@@ -13,11 +13,13 @@ from typing import Any
 
 import lmdb
 
+from retclip.core.errors import require
 from retclip.shards import durable
 
 FOLDER = "cache.lmdb"
 FIRST_MAP_BYTES = 64 << 20
 TRANSACTION_BYTES = 32 << 20
+MAX_VALUE_BYTES = 1 << 20
 _DIGEST_BYTES = 8
 _log = logging.getLogger(__name__)
 # LMDB refuses a second environment on one file in a process, so they are opened for one call at a time.
@@ -39,18 +41,26 @@ def read_thumbnail(database: Path, segment_id: int) -> bytes | None:
     if not folder.is_dir():
         return None
     try:
-        with _environment(folder, readonly=True) as env, env.begin() as transaction:
-            value = transaction.get(_key(segment_id))
+        with _environment(folder, readonly=True) as env, env.begin(buffers=True) as transaction:
+            view = transaction.get(_key(segment_id))
+            # A damaged length may reach beyond the file; up to the limit, `_pad` has made the file long enough.
+            value = None if view is None or len(view) > MAX_VALUE_BYTES else bytes(view)
     except (lmdb.Error, OSError) as error:
         _log.warning("The thumbnail cache %s cannot be read and is ignored: %s", folder, error)
         return None
     if value is None or value[:_DIGEST_BYTES] != _digest(value[_DIGEST_BYTES:]):
         return None
-    return bytes(value[_DIGEST_BYTES:])
+    return value[_DIGEST_BYTES:]
 
 
 def write_thumbnails(database: Path, thumbnails: Mapping[int, bytes]) -> None:
-    """Store JPEG bytes by segment id; a damaged cache is thrown away and started again."""
+    """Store JPEG bytes by segment id; a damaged cache is thrown away and started again.
+
+    Raises:
+        ValueError: for a picture of a megabyte or more; nothing is stored then.
+    """
+    largest = max(map(len, thumbnails.values()), default=0)
+    require(largest <= MAX_VALUE_BYTES - _DIGEST_BYTES, "thumbnail", "less than 1 MiB", largest)
     folder = database / FOLDER
     with durable.explained(folder):
         try:
@@ -75,6 +85,14 @@ def _write(folder: Path, thumbnails: Mapping[int, bytes]) -> None:
                 except lmdb.MapFullError:
                     # No transaction is open here, which is the only time the map may grow.
                     env.set_mapsize(2 * env.info()["map_size"])
+        pages = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    _pad(folder / "data.mdb", pages + MAX_VALUE_BYTES)
+
+
+def _pad(data: Path, size: int) -> None:
+    """Lengthen the file with a hole, so that a damaged length of a value reads zeros instead of raising SIGBUS."""
+    if data.stat().st_size < size:
+        os.truncate(data, size)
 
 
 def _batches(thumbnails: Mapping[int, bytes]) -> Iterator[list[tuple[bytes, bytes]]]:

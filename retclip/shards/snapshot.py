@@ -63,6 +63,14 @@ class Snapshot:
     def _masks(self) -> dict[int, npt.NDArray[np.bool_]]:
         return {}
 
+    @cached_property
+    def _members(self) -> dict[int, list[int]]:
+        """Stored classes of each effective class."""
+        members: dict[int, list[int]] = {}
+        for entry in self.classes:
+            members.setdefault(self.classes.effective(entry.id), []).append(entry.id)
+        return members
+
     def live_mask(self, shard: int) -> npt.NDArray[np.bool_]:
         """(rows,) True for the live rows of a shard."""
         if shard not in self._masks:
@@ -77,7 +85,7 @@ class Snapshot:
 
     def class_rows(self, class_id: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         """(shard, live rows ascending) of an effective class; shards without such rows are left out."""
-        members = self.classes.members(class_id)
+        members = self._members.get(class_id, [])
         for shard, part in enumerate(self.shards):
             ranges = sorted(part.reader.ranges[m] for m in members if m in part.reader.ranges)
             if not ranges:

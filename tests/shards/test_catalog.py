@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retclip.core.errors import DatabaseError
-from retclip.shards import Database, database_path, home, list_databases, open_database
+from retclip.shards import Database, database_path, home, list_databases, locate_database, open_database
 
 
 @pytest.fixture
@@ -35,6 +35,12 @@ def test_names_paths_and_versions(shelf, monkeypatch):
     monkeypatch.chdir(shelf)
     assert open_database("street.retdb@2").version == 2
     assert [p.name for p in list_databases()] == ["kitchen.retdb", "street.retdb"]
+
+
+def test_locating_reads_nothing(shelf):
+    (shelf / "street.retdb" / "FORMAT").write_bytes(b"damaged")
+    assert locate_database("street@1") == (shelf / "street.retdb", 1)
+    assert locate_database(str(shelf / "street.retdb")) == (shelf / "street.retdb", None)
 
 
 def test_unknown_names_get_a_suggestion(shelf):

@@ -24,7 +24,6 @@ def test_merges_are_followed_and_deletion_takes_all(table):
     table.relabel("dog", "animal")
     table.relabel("animal", "tree")
     assert [table.effective(c) for c in range(3)] == [2, 2, 2]
-    assert table.members(2) == [0, 1, 2]
     assert table.find("cat") == 2
     assert set(table[2].aliases) == {"cat", "dog", "animal"}
     table.delete(2)
@@ -45,6 +44,15 @@ def test_unknown_names_get_a_suggestion(table):
         table.find("tre")
     with pytest.raises(ValueError, match="new label"):
         table.relabel("cat", "  ")
+
+
+def test_declared_aliases_lead_to_the_class_unless_they_are_taken(table):
+    assert table.declare("cat", ["kitty", "Dog", "CAT", "Kitty"])
+    assert table[0].aliases == ("kitty",)
+    assert (table.find("kitty"), table.find("dog")) == (0, 1)
+    assert not table.declare("cat", ["kitty"])
+    with pytest.raises(DatabaseError, match="E309"):
+        table.declare("lion", ["leo"])
 
 
 def test_copies_are_independent(table):

@@ -34,7 +34,7 @@ def test_a_missing_or_damaged_cache_never_breaks_the_database(database, caplog):
     database.store_thumbnails({n: bytes([n]) * 9000 for n in range(50)})
     data = database.path / "cache.lmdb" / "data.mdb"
     whole = data.read_bytes()
-    for broken in (whole[: len(whole) // 2], whole[:100], b"", b"\0" * 9000, random.Random(0).randbytes(1 << 16)):
+    for broken in (whole[: len(whole) // 4], whole[:100], b"", b"\0" * 9000, random.Random(0).randbytes(1 << 16)):
         data.write_bytes(broken)
         caplog.clear()
         assert database.thumbnail(3) is None
@@ -60,6 +60,28 @@ def test_a_child_of_fork_reads_and_writes(database):
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     assert database.thumbnail(2) == JPEG
+
+
+def test_pictures_have_a_limit(database):
+    with pytest.raises(ValueError, match="thumbnail"):
+        database.store_thumbnails({1: JPEG, 2: b"x" * (1 << 20)})
+    assert database.thumbnail(1) is None
+
+
+def test_a_changed_length_of_a_value_kills_no_process(database):
+    """Node headers hold the length; the last pages of the file are where a longer one would reach too far."""
+    database.store_thumbnails({n: bytes([n]) * 3000 for n in range(30)})
+    data = database.path / "cache.lmdb" / "data.mdb"
+    whole = data.read_bytes()
+    stored = (3008).to_bytes(2, "little")
+    places = [i for i in range(len(whole) - 1) if whole[i : i + 2] == stored]
+    assert len(places) >= 30
+    for place in places:
+        for low, high in ((0xFF, 0xFF), (0xC0, 0xFF)):
+            changed = bytearray(whole)
+            changed[place : place + 4] = bytes([low, high, 0x0E, 0])
+            data.write_bytes(bytes(changed))
+            assert sum(database.thumbnail(n) is None for n in range(30)) == 1
 
 
 def test_writing_errors_are_explained(database, monkeypatch):

@@ -124,6 +124,17 @@ def test_rename_and_merge_keep_aliases(database, rows, make):
     assert {s.label for _, _, s in later.iter_segments([sofa.id])} == {"sofa"}
 
 
+def test_declared_aliases_make_a_version_of_their_own(database):
+    with database.write("alias", "tests") as transaction:
+        transaction.declare("class 0", ["null"])
+        after = transaction.commit()
+    assert (after.version, after.classes[0].aliases) == (3, ("null",))
+    assert after.content_hash() == database.content_hash()
+    with after.write("alias", "tests") as transaction:
+        transaction.declare("class 0", ["NULL"])
+        assert transaction.commit().version == 3
+
+
 def test_relabelling_rows_keeps_raw_label_and_vector(database, rows):
     segments, vectors = rows
     chosen = segments[7]
