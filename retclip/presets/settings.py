@@ -107,6 +107,7 @@ class RetrievalSettings:
         temperature: of `voting`, in units of cosine distance.
         transform: key transform of searches; `database` takes the one the database version names.
         label_match: cosine of class texts above which two names mean the same (paper: 0.95).
+        prune_classes: stored classes that stay candidates in a picture, those retrieval likes best; 0 = all.
     """
 
     k: int = 32
@@ -117,12 +118,14 @@ class RetrievalSettings:
     temperature: float = 0.05
     transform: Literal["database", "none", "centre", "standardise", "whiten"] = "database"
     label_match: float = 0.95
+    prune_classes: int = 0
 
     def __post_init__(self) -> None:
         require(self.k > 0, "retrieval.k", "> 0", self.k)
         require(self.per_class_k >= 0, "retrieval.per_class_k", ">= 0", self.per_class_k)
         require(self.temperature > 0, "retrieval.temperature", "> 0", self.temperature)
         require(0 < self.label_match <= 1, "retrieval.label_match", "in (0, 1]", self.label_match)
+        require(self.prune_classes >= 0, "retrieval.prune_classes", ">= 0", self.prune_classes)
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,23 @@ class FusionSettings:
         mode: `arithmetic` as printed in the paper, `geometric` as FC-CLIP combines in- and out-of-vocabulary.
         alpha, beta: weight of the out-of-vocabulary score for seen and unseen classes.
         gamma: weight of retrieval inside the out-of-vocabulary score.
+        gamma_by_class: a class without exemplars keeps its whole CLIP score instead of (1 - gamma) of it.
+        reliability: (intercept, slope) of the chance that a query's class is stored, by its nearest distance; gamma is
+            multiplied by it. Empty = gamma as it is. `retclip tune` fits it on the database.
+        void: the head's own void probability, or `corrected` by the confidence of CLIP and retrieval.
     """
 
     mode: Literal["arithmetic", "geometric"] = "arithmetic"
     alpha: float = 0.4
     beta: float = 0.7
     gamma: float = 0.3
+    gamma_by_class: bool = False
+    reliability: tuple[float, ...] = ()
+    void: Literal["head", "corrected"] = "head"
 
     def __post_init__(self) -> None:
+        fits = len(self.reliability) in (0, 2) and all(map(math.isfinite, self.reliability))
+        require(fits, "fusion.reliability", "no numbers, or intercept and slope", self.reliability)
         for name in ("alpha", "beta", "gamma"):
             value = getattr(self, name)
             require(math.isfinite(value) and 0 <= value <= 1, f"fusion.{name}", "in [0, 1]", value)

@@ -21,12 +21,14 @@ class ExpertScores:
         retrieval: scores in [0, 1], not a distribution.
         clip, in_vocab: probabilities over the asked classes (no void).
         void: (N,) probability that the mask is nothing, from the in-vocabulary head.
+        trust: (N or 1, C or 1) factors of gamma in [0, 1], None = 1 everywhere.
     """
 
     retrieval: Tensor | None = None
     clip: Tensor | None = None
     in_vocab: Tensor | None = None
     void: Tensor | None = None
+    trust: Tensor | None = None
 
     def __post_init__(self) -> None:
         tables = [table for table in (self.retrieval, self.clip, self.in_vocab) if table is not None]
@@ -52,34 +54,41 @@ def combine(experts: ExpertScores, seen: Tensor, settings: FusionSettings) -> Fu
     """Fuse the experts (RetCLIP, equations of section 3.3), then renormalise over the asked classes.
 
     s_oov = gamma s_ret + (1 - gamma) s_clip;  s = e s_oov + (1 - e) s_iv, e = alpha for seen classes, else beta.
-    gamma becomes 1 without a text tower and 0 for a row that retrieved nothing; without a trained head s = s_oov.
+    gamma becomes 1 without a text tower and 0 for a row that retrieved nothing; without a trained head s = s_oov, and in
+    a row without any s_oov the trained head decides alone.
     `geometric` combines s_iv and s_oov as s_iv^(1-e) s_oov^e, as FC-CLIP does for its two probabilities.
 
     Args:
         seen: (C,) bool, True for classes of the in-vocabulary head's training set.
     """
-    from_retrieval, from_clip = _out_of_vocabulary(experts, settings.gamma)
+    gamma = torch.tensor(settings.gamma) if experts.trust is None else settings.gamma * experts.trust
+    from_retrieval, from_clip = _out_of_vocabulary(experts, gamma)
     s_oov = from_retrieval + from_clip
     if experts.in_vocab is None:
         raw, parts = s_oov, (from_retrieval, from_clip, torch.zeros_like(s_oov))
     else:
-        exponent = torch.where(seen.to(s_oov.device), settings.alpha, settings.beta).to(s_oov)
+        weight = torch.where(seen.to(s_oov.device), settings.alpha, settings.beta).to(s_oov)
+        exponent = weight * (s_oov > 0).any(dim=1, keepdim=True)
         parts = (exponent * from_retrieval, exponent * from_clip, (1 - exponent) * experts.in_vocab)
         raw = (
             torch.stack(parts).sum(dim=0)
             if settings.mode == "arithmetic"
             else _geometric(experts.in_vocab, s_oov, exponent)
         )
-    shares = torch.stack(parts, dim=-1)
-    shares = shares / shares.sum(dim=-1, keepdim=True).clamp_min(_FLOOR)
-    scores = raw / raw.sum(dim=1, keepdim=True).clamp_min(_FLOOR)
+    scores = _normalised(raw)
     if experts.void is not None:
         scores = scores * (1 - experts.void)[:, None]
-    return FusedScores(scores, shares)
+    return FusedScores(scores, _normalised(torch.stack(parts, dim=-1)))
 
 
-def _out_of_vocabulary(experts: ExpertScores, gamma: float) -> tuple[Tensor, Tensor]:
-    """(gamma s_ret, (1 - gamma) s_clip) with the effective gamma of every row."""
+def _normalised(values: Tensor) -> Tensor:
+    """Divided by the sum along the last axis; rows of zeros stay zeros."""
+    total = values.sum(dim=-1, keepdim=True)
+    return values / torch.where(total > 0, total, 1.0)
+
+
+def _out_of_vocabulary(experts: ExpertScores, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """(gamma s_ret, (1 - gamma) s_clip) with the effective gamma of every row and class."""
     retrieval, clip = experts.retrieval, experts.clip
     if retrieval is None and clip is None:
         in_vocab = experts.in_vocab
@@ -90,7 +99,7 @@ def _out_of_vocabulary(experts: ExpertScores, gamma: float) -> tuple[Tensor, Ten
         return torch.zeros_like(clip), clip
     if clip is None:
         return retrieval, torch.zeros_like(retrieval)
-    weight = torch.where((retrieval > 0).any(dim=1, keepdim=True), gamma, 0.0)
+    weight = torch.where((retrieval > 0).any(dim=1, keepdim=True), gamma.to(retrieval), 0.0)
     return weight * retrieval, (1 - weight) * clip
 
 

@@ -22,11 +22,10 @@ from retclip.ports.encoders import DenseEncoder, TextEncoder, embed_regions
 from retclip.ports.neighbors import NeighborIndex
 from retclip.ports.proposals import MaskProposer
 from retclip.presets import Preset
-from retclip.query.ensemble import ExpertScores, combine
 from retclip.query.matching import LabelMap, match_labels
 from retclip.query.merge import merge_panoptic, semantic_map, thing_instances
 from retclip.query.provenance import Evidence, explain
-from retclip.query.retrieval import retrieval_scores
+from retclip.query.scoring import AskedClasses, Hits, Observation, weigh
 from retclip.query.similarity import TextSimilarity
 
 
@@ -63,7 +62,6 @@ class RetrievalSegmenter:
         self._models = models
         self._index = index
         self._preset = preset
-        self._transform = None if preset.retrieval.transform == "database" else preset.retrieval.transform
         self._similarity = TextSimilarity(models.text) if models.text is not None else None
         self.vocabulary = vocabulary
         self.labels: LabelMap = match_labels(vocabulary, index.classes, models.text, preset.retrieval.label_match)
@@ -99,33 +97,25 @@ class RetrievalSegmenter:
         for picture, masks, dense in zip(pictures, proposals, features, strict=True):
             began = time.perf_counter()
             keys = embed_regions(self._models.encoder, dense, masks.for_pooling())
-            evidence = self.score(keys)
-            results.append(self._result(picture, masks, evidence, began - shared))
+            results.append(self._result(picture, masks, self.score(keys), began - shared))
         return results
+
+    def observe(self, picture: Picture) -> tuple[MaskSet, Observation]:
+        """Proposals of a picture and what the networks say of them; the database is not asked."""
+        (masks,) = self._models.proposer.propose([picture], self.vocabulary)
+        (dense,) = self._models.encoder.encode_images([picture.pixels])
+        return masks, self._observation(embed_regions(self._models.encoder, dense, masks.for_pooling()))
 
     def score(self, keys: Tensor) -> Evidence:
         """Ask the database and the text tower about unit key vectors (N, D) of one image."""
-        retrieval = self._preset.retrieval
-        asked = sorted(self.labels.column)
-        neighbors = self._index.search(
-            keys.cpu().numpy(), retrieval.k, asked, retrieval.per_class_k or None, self._transform
-        )
-        columns = torch.from_numpy(self._columns(neighbors)).to(keys.device)
-        distance = torch.from_numpy(neighbors.distance).to(keys.device)
-        experts = ExpertScores(
-            retrieval=retrieval_scores(distance, columns, len(self.vocabulary), retrieval),
-            clip=self._similarity.scores(keys, self.vocabulary) if self._similarity else None,
-        )
-        seen = torch.zeros(len(self.vocabulary), dtype=torch.bool)
-        fused = combine(experts, seen, self._preset.fusion)
+        observation = self._observation(keys)
+        neighbors = find_neighbors(self._index, self.labels, keys, self._preset)
+        hits = hits_of(neighbors, self.labels, keys.device)
+        experts, fused = weigh(observation, hits, asked_classes(self.labels, len(self.vocabulary)), self._preset)
         return Evidence(experts, fused, neighbors, self.labels, self.vocabulary, self._index)
 
-    def _columns(self, neighbors: Neighbors) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """(N, K) vocabulary column of every hit, -1 where missing."""
-        table = np.full(max(self.labels.column, default=0) + 2, -1, dtype=np.int64)
-        for class_id, column in self.labels.column.items():
-            table[class_id] = column
-        return table[neighbors.class_id]
+    def _observation(self, keys: Tensor) -> Observation:
+        return Observation(keys, self._similarity.scores(keys, self.vocabulary) if self._similarity else None)
 
     def _result(self, picture: Picture, masks: MaskSet, evidence: Evidence, began: float) -> SegmentationResult:
         scores = evidence.fused.scores
@@ -161,3 +151,28 @@ class RetrievalSegmenter:
             "merge": asdict(self._preset.merge),
             "vocabulary": {"name": self.vocabulary.name, "classes": len(self.vocabulary)},
         }
+
+
+def find_neighbors(index: NeighborIndex, labels: LabelMap, keys: Tensor, preset: Preset) -> Neighbors:
+    """Nearest stored segments of the asked classes for key vectors (N, D), as the preset's retrieval says."""
+    retrieval = preset.retrieval
+    transform = None if retrieval.transform == "database" else retrieval.transform
+    return index.search(
+        keys.cpu().numpy(), retrieval.k, sorted(labels.column), retrieval.per_class_k or None, transform
+    )
+
+
+def hits_of(neighbors: Neighbors, labels: LabelMap, device: torch.device) -> Hits:
+    """Neighbours with their classes as columns of the vocabulary."""
+    table = np.full(max(labels.column, default=0) + 2, -1, dtype=np.int64)
+    for class_id, column in labels.column.items():
+        table[class_id] = column
+    columns = torch.from_numpy(table[neighbors.class_id])
+    return Hits(torch.from_numpy(neighbors.distance).to(device), columns.to(device))
+
+
+def asked_classes(labels: LabelMap, count: int, seen: Tensor | None = None) -> AskedClasses:
+    """Which of `count` classes have exemplars; none is seen without a trained head."""
+    stored = torch.zeros(count, dtype=torch.bool)
+    stored[sorted(set(labels.column.values()))] = True
+    return AskedClasses(stored, torch.zeros(count, dtype=torch.bool) if seen is None else seen)
