@@ -78,8 +78,10 @@ class TextEncoder(Protocol):
 def embed_regions(encoder: DenseEncoder, features: DenseFeatures, masks: Tensor) -> Tensor:
     """Unit key vectors of regions: masks (N, H, W) bool or [0, 1] at image size -> (N, D) float32.
 
-    The one place where masks meet features, shared by building and asking, so that both sides pool alike.
+    The one place where masks meet features, shared by building and asking, so that both sides pool alike. A region
+    without usable features (all zero, or not finite) has the zero vector.
     """
     values = features.values
     coverage = mask_coverage(masks.to(values.device), (values.shape[1], values.shape[2]), features.extent)
-    return torch.nn.functional.normalize(encoder.project(pool(values, coverage)).float(), dim=1)
+    keys = torch.nn.functional.normalize(encoder.project(pool(values, coverage)).float(), dim=1)
+    return torch.where(keys.isfinite().all(dim=1, keepdim=True), keys, 0.0)

@@ -54,8 +54,8 @@ def combine(experts: ExpertScores, seen: Tensor, settings: FusionSettings) -> Fu
     """Fuse the experts (RetCLIP, equations of section 3.3), then renormalise over the asked classes.
 
     s_oov = gamma s_ret + (1 - gamma) s_clip;  s = e s_oov + (1 - e) s_iv, e = alpha for seen classes, else beta.
-    gamma becomes 1 without a text tower and 0 for a row that retrieved nothing; without a trained head s = s_oov, and in
-    a row without any s_oov the trained head decides alone.
+    gamma becomes 1 without a text tower and 0 for a row that retrieved nothing; without a trained head s = s_oov, and
+    in a row without any s_oov the trained head decides alone.
     `geometric` combines s_iv and s_oov as s_iv^(1-e) s_oov^e, as FC-CLIP does for its two probabilities.
 
     Args:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -154,11 +155,29 @@ class RetrievalSegmenter:
 
 
 def find_neighbors(index: NeighborIndex, labels: LabelMap, keys: Tensor, preset: Preset) -> Neighbors:
-    """Nearest stored segments of the asked classes for key vectors (N, D), as the preset's retrieval says."""
+    """Nearest stored segments of the asked classes for key vectors (N, D), as the preset's retrieval says.
+
+    A key of length zero (a region without features) has no neighbours.
+    """
     retrieval = preset.retrieval
     transform = None if retrieval.transform == "database" else retrieval.transform
-    return index.search(
-        keys.cpu().numpy(), retrieval.k, sorted(labels.column), retrieval.per_class_k or None, transform
+    queries = keys.cpu().numpy()
+    usable: npt.NDArray[np.bool_] = (queries != 0).any(axis=1)
+    found = index.search(queries[usable], retrieval.k, sorted(labels.column), retrieval.per_class_k or None, transform)
+    if usable.all():
+        return found
+
+    def spread(values: npt.NDArray[Any], missing: float) -> npt.NDArray[Any]:
+        rows = np.full((len(usable), retrieval.k), missing, values.dtype)
+        rows[usable] = values
+        return rows
+
+    return Neighbors(
+        spread(found.distance, np.inf),
+        spread(found.class_id, -1),
+        spread(found.shard, -1),
+        spread(found.row, -1),
+        spread(found.segment_id, 0),
     )
 
 

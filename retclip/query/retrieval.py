@@ -24,6 +24,8 @@ def retrieval_scores(distance: Tensor, column: Tensor, classes: int, settings: R
         (N, C) float32 in [0, 1] (`sum` may exceed 1); 0 for a class that is not among the hits.
     """
     require(distance.shape == column.shape, "column", str(tuple(distance.shape)), tuple(column.shape))
+    if len(distance) == 0:
+        return distance.new_zeros((0, classes), dtype=torch.float32)
     present = column >= 0
     if settings.rule == "voting":
         return _vote(distance, column, present, classes, settings.temperature)
