@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -127,5 +128,7 @@ def _fits(kind: Any, value: Any) -> bool:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping) and all(_fits(arguments[1], entry) for entry in value.values())
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        # TOML can write nan, inf and integers beyond any float; none of them is a setting.
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and abs(value) <= sys.float_info.max
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
