@@ -166,12 +166,14 @@ class MergeSettings:
         rule: `argmax` (FC-CLIP) or `greedy` (panoptic FPN; for proposals that overlap by design), see query/merge.py.
         score_threshold: segments below it stay unlabelled.
         overlap_threshold: a mask that loses more than 1 - threshold of its pixels to better ones is dropped.
+        join_things: touching regions of one thing class become one segment; for proposers that know no objects.
         max_instances: instances kept per image (COCO: 100).
     """
 
     rule: Literal["argmax", "greedy"] = "argmax"
     score_threshold: float = 0.0
     overlap_threshold: float = 0.8
+    join_things: bool = False
     max_instances: int = 100
 
     def __post_init__(self) -> None:

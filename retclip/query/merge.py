@@ -15,6 +15,7 @@ from retclip.core.panoptic import PanopticMap, Segment
 from retclip.core.results import Instances
 from retclip.core.vocabulary import Vocabulary
 from retclip.presets import MergeSettings
+from retclip.query.touching import join_touching
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,16 @@ def merge_panoptic(
     `overlap_threshold` of its own pixels is skipped, its pixels stay unlabelled. `greedy` (panoptic FPN, Kirillov et
     al. 2019): proposals come by score, each takes what is still free, and one that finds less than the threshold free
     is skipped and leaves it to the next; made for proposals that overlap by design, such as a hierarchy.
-    Regions of one stuff class share a segment; things get one each. Ids count from 1 in the order of the proposals.
+    Regions of one stuff class share a segment; things get one each, or with `join_things` one per group of touching
+    regions. Ids count from 1 in the order of the proposals.
     """
     best, column = scores.max(dim=1) if len(scores) else (scores.new_zeros(0), scores.new_zeros(0, dtype=torch.long))
     keep = best > settings.score_threshold
     if void is not None:
         keep &= best > void
     rows = keep.nonzero()[:, 0]
-    ids = torch.zeros(masks.image_size, dtype=torch.int32, device=scores.device)
     if len(rows) == 0:
-        return Merged(PanopticMap(ids.cpu().numpy(), ()), ())
+        return Merged(PanopticMap(np.zeros(masks.image_size, dtype=np.int32), ()), ())
     assign = (
         _assign
         if settings.rule == "argmax"
@@ -71,8 +72,10 @@ def merge_panoptic(
     )
     ownership = assign(masks.select(rows), best[rows])
     value, chosen = _number_segments(ownership, column[rows], vocabulary, settings.overlap_threshold)
-    ids = torch.where(ownership.inside, value[ownership.owner], 0).to(torch.int32)
-    return _describe(ids.cpu().numpy(), chosen, rows.tolist(), column[rows].tolist(), best[rows].tolist(), vocabulary)
+    ids = torch.where(ownership.inside, value[ownership.owner], 0).to(torch.int32).cpu().numpy()
+    if settings.join_things:
+        ids, chosen = _join_things(ids, chosen, column[rows].tolist(), vocabulary)
+    return _describe(ids, chosen, rows.tolist(), column[rows].tolist(), best[rows].tolist(), vocabulary)
 
 
 def _assign(masks: MaskSet, best: Tensor) -> _Ownership:
@@ -129,6 +132,19 @@ def _number_segments(
         if not vocabulary[category].is_thing:
             stuff[category] = value[row]
     return torch.tensor(value, device=column.device), founders
+
+
+def _join_things(
+    ids: npt.NDArray[np.int32], founders: dict[int, int], column: list[int], vocabulary: Vocabulary
+) -> tuple[npt.NDArray[np.int32], dict[int, int]]:
+    """Touching things of one class become one segment; ids are numbered anew, the largest part stands for the whole."""
+    columns = np.array([-1, *(column[row] for row in founders.values())])
+    joins = np.array([False, *(vocabulary[column[row]].is_thing for row in founders.values())])
+    target = join_touching(ids, columns, joins)
+    kept = sorted(set(target[1:].tolist()))
+    number = np.zeros(len(columns), dtype=np.int32)
+    number[kept] = np.arange(1, len(kept) + 1)
+    return number[target][ids], {int(number[value]): founders[value] for value in kept}
 
 
 def _describe(
