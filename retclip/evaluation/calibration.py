@@ -55,3 +55,9 @@ class Calibration:
         if total == 0:
             return math.nan
         return float(np.abs(self._score - self._right).sum() / total)
+
+    def merge(self, other: Calibration) -> None:
+        """Take over the pairs of another collection."""
+        self._count += other._count
+        self._score += other._score
+        self._right += other._right

@@ -44,6 +44,23 @@ class MatchCounts:
 
 
 @dataclass(frozen=True)
+class SegmentPair:
+    """An annotated and a predicted segment that match by place (IoU > 0.5) whatever their classes, as columns."""
+
+    true_column: int
+    predicted_column: int
+    predicted_id: int
+
+
+@dataclass(frozen=True)
+class ImageMatches:
+    """One image: its counts, and its pairs that match by place."""
+
+    counts: MatchCounts
+    pairs: tuple[SegmentPair, ...]
+
+
+@dataclass(frozen=True)
 class Quality:
     """Means over the `n` classes that occur in truth or prediction, as fractions in [0, 1]; NaN when n is 0."""
 
@@ -109,7 +126,7 @@ class PanopticQuality:
         predicted_ids: npt.NDArray[np.integer],
         predicted_segments: Sequence[MapSegment],
         image: str,
-    ) -> MatchCounts:
+    ) -> ImageMatches:
         """Count one image.
 
         Args:
@@ -120,7 +137,7 @@ class PanopticQuality:
             image: its name, for errors.
 
         Returns:
-            The counts of this image alone.
+            The counts of this image alone, and which segments lie in the same place.
 
         Raises:
             InputError: E161 when a map and its list disagree, a category is unknown, or the sizes differ.
@@ -159,12 +176,12 @@ class PanopticQuality:
             raise _unusable(image, side.role, f"Segment ids {strays} are in the map but not in the list.")
         return places - np.int32(1)
 
-    def _count(self, truth: _Side, predicted: _Side, joint: npt.NDArray[np.int64]) -> MatchCounts:
+    def _count(self, truth: _Side, predicted: _Side, joint: npt.NDArray[np.int64]) -> ImageMatches:
         inside = joint[1:, 1:]
         on_void = joint[0, 1:]
         union = joint.sum(axis=1)[1:, None] + joint.sum(axis=0)[None, 1:] - inside - on_void
-        same = (truth.column[:, None] == predicted.column) & ~truth.is_crowd[:, None]
-        iou = np.where(same, inside / np.maximum(union, 1), 0.0)
+        by_place = np.where(truth.is_crowd[:, None], 0.0, inside / np.maximum(union, 1))
+        iou = np.where(truth.column[:, None] == predicted.column, by_place, 0.0)
         # np.nonzero walks by truth id, then by predicted id: panopticapi's order, so sums agree to the last bit.
         pairs = np.nonzero(iou > _MATCH)
         missed = ~truth.is_crowd
@@ -178,7 +195,9 @@ class PanopticQuality:
             np.add.at(counts.tp, found, 1)
             np.add.at(counts.fp, predicted.column[extra], 1)
             np.add.at(counts.fn, truth.column[missed], 1)
-        return own
+        placed = zip(*(rows.tolist() for rows in np.nonzero(by_place > _MATCH)), strict=True)
+        here = (SegmentPair(int(truth.column[g]), int(predicted.column[p]), int(predicted.ids[p])) for g, p in placed)
+        return ImageMatches(own, tuple(here))
 
 
 class _Side:

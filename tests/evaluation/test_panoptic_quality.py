@@ -139,6 +139,20 @@ def test_a_refused_image_leaves_nothing_behind():
         quality.add(np.array([[-1, 1]]), [MapSegment(1, 3)], np.array([[1, 1]]), [MapSegment(1, 3)], "x")
 
 
+def test_pairs_by_place_include_wrong_classes_but_no_crowds():
+    quality = PanopticQuality(VOCABULARY)
+    truth = [MapSegment(1, 3), MapSegment(2, 5), MapSegment(4, 8, True)]
+    matches = quality.add(
+        np.array([[1, 1, 2, 2, 4]]),
+        truth,
+        np.array([[7, 7, 9, 9, 5]]),
+        [MapSegment(7, 3), MapSegment(9, 13), MapSegment(5, 8)],
+        "x",
+    )
+    assert [(p.true_column, p.predicted_column, p.predicted_id) for p in matches.pairs] == [(0, 0, 7), (1, 3, 9)]
+    assert matches.counts.tp.tolist() == [1, 0, 0, 0]
+
+
 @pytest.mark.golden
 def test_panopticapi_golden(goldens):
     case = json.loads((goldens / "fcclip" / "pq.json").read_text())
@@ -150,7 +164,7 @@ def test_panopticapi_golden(goldens):
         own = quality.add(
             maps["gt_ids"][number], as_segments(truth["segments_info"]),
             maps["pred_ids"][number], as_segments(predicted["segments_info"]), truth["file_name"],
-        )  # fmt: skip
+        ).counts  # fmt: skip
         assert_counts(own, case["stats_per_image"][number], categories)
     assert_counts(quality.counts, case["stats"], categories)
     result = quality.result()
