@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +124,10 @@ def picture_of(colours: Sequence[str], name: str = "stripes.png") -> Picture:
 
 
 class StripeCorpus:
-    """Pictures of coloured stripes on disk; every stripe is a region whose label is its colour."""
+    """Pictures of coloured stripes on disk; every stripe is a region whose label is its colour.
+
+    A picture without colours has no annotation: asking for its regions fails.
+    """
 
     name = "stripes"
 
@@ -142,7 +145,7 @@ class StripeCorpus:
         folder.mkdir(parents=True, exist_ok=True)
         corpus = cls(folder, pictures, aliases or {})
         for number, (path, colours) in enumerate(zip(corpus.paths, corpus._pictures, strict=True)):
-            pixels = striped(colours)
+            pixels = striped(colours or ["grey"])
             pixels[0, 0] = (number % 256, number // 256, 7)
             Image.fromarray(pixels).save(path)
         return corpus
@@ -186,8 +189,3 @@ def build_stripes(
     request = change(BuildRequest(corpus, "masks", batch=2, thumbnails=0))
     report = build(database, request, encoder, "build")
     return Database.open(path), report
-
-
-def with_batch(request: BuildRequest, batch: int) -> BuildRequest:
-    """The same request cut into other units."""
-    return replace(request, batch=batch)

@@ -59,15 +59,15 @@ def build(
     start = time.perf_counter()
     ledger = Ledger(database.path, request.job(encoder.space))
     outcome = _run_units(database, request, encoder, ledger, observe)
-    database, capped = _commit(database, request, ledger, outcome.keys, operation)
+    database, intake = _commit(database, request, ledger, outcome.keys, operation)
     ledger.remove()
     return RunReport(
         database=database.name,
         version=database.version,
         images=outcome.images,
-        added=outcome.segments - capped.total(),
-        known=outcome.known,
-        capped=capped.total(),
+        added=intake.added,
+        known=outcome.known + intake.known,
+        capped=intake.capped,
         classes=_class_counts(database, request),
         resumed_units=outcome.resumed,
         content_hash=database.content_hash(),
@@ -114,52 +114,83 @@ def _facts(result: UnitResult) -> dict[str, Any]:
     return {"segments": len(result.segments), "known": result.known, "failures": [asdict(f) for f in result.failures]}
 
 
+class _Intake:
+    """What a commit takes: counts per class, under the name that the database uses, and the cap on them."""
+
+    def __init__(self, database: Database, cap: int | None) -> None:
+        self._live_ids, self._cap = database.live_ids, cap
+        self._names = {
+            normalise_name(name): item.name for item in database.classes for name in (*item.aliases, item.name)
+        }
+        self._counts = Counter({item.name: item.count for item in database.classes})
+        self._taken: set[int] = set()
+        self.added = self.known = self.capped = 0
+
+    def count(self, label: str) -> int:
+        """Live segments of the class that `label` names, with those taken so far."""
+        return self._counts[self._name(label)]
+
+    def add(self, transaction: Transaction, segments: list[StoredSegment], vectors: npt.NDArray[np.floating]) -> None:
+        """Add the segments of a unit as far as the cap allows; those that are there already do not count."""
+        rows = list(range(len(segments))) if self._cap is None else self._below_cap(segments, self._cap)
+        for row in rows:
+            self._counts[self._name(segments[row].label)] += 1
+        if rows:
+            added = transaction.add([segments[row] for row in rows], vectors[np.asarray(rows, dtype=np.int64)])
+            self.added += added
+            self.known += len(rows) - added
+
+    def _below_cap(self, segments: list[StoredSegment], cap: int) -> list[int]:
+        stored = self._live_ids([segment.segment_id for segment in segments])
+        room: Counter[str] = Counter()
+        rows = []
+        for row, segment in enumerate(segments):
+            name = self._name(segment.label)
+            if segment.segment_id in stored or segment.segment_id in self._taken:
+                self.known += 1
+            elif self._counts[name] + room[name] >= cap:
+                self.capped += 1
+            else:
+                room[name] += 1
+                self._taken.add(segment.segment_id)
+                rows.append(row)
+        return rows
+
+    def _name(self, label: str) -> str:
+        return self._names.get(normalise_name(label), label)
+
+
 def _commit(
     database: Database, request: BuildRequest, ledger: Ledger, keys: list[str], operation: str
-) -> tuple[Database, Counter[str]]:
-    """Write the ledger's units in plan order; returns the newest version and what the cap left out, per class."""
-    capped: Counter[str] = Counter()
-    counts = Counter({item.name: item.count for item in database.classes})
-    added = 0
+) -> tuple[Database, _Intake]:
+    """Write the ledger's units in plan order; returns the newest version and what was taken."""
+    intake = _Intake(database, request.per_class_cap)
     with database.write(operation, f"retclip {__version__}", request.shard_rows) as transaction:
         for key in keys:
-            added += _add_unit(transaction, ledger.read(key), request.per_class_cap, counts, capped)
-        if added == 0:
-            return database, capped
-        _declare_aliases(transaction, request, counts)
-        return transaction.commit(f"{added} segments from {request.corpus.name}"), capped
+            segments, vectors, _ = ledger.read(key)
+            intake.add(transaction, segments, vectors)
+        if intake.added == 0:
+            return database, intake
+        _declare_aliases(transaction, request, intake)
+        return transaction.commit(f"{intake.added} segments from {request.corpus.name}"), intake
 
 
-def _add_unit(
-    transaction: Transaction,
-    unit: tuple[list[StoredSegment], npt.NDArray[np.floating], dict[str, Any]],
-    cap: int | None,
-    counts: Counter[str],
-    capped: Counter[str],
-) -> int:
-    segments, vectors, _ = unit
-    keep = []
-    for row, segment in enumerate(segments):
-        if cap is not None and counts[segment.label] >= cap:
-            capped[segment.label] += 1
-            continue
-        counts[segment.label] += 1
-        keep.append(row)
-    return transaction.add([segments[row] for row in keep], vectors[np.asarray(keep, dtype=np.int64)]) if keep else 0
-
-
-def _declare_aliases(transaction: Transaction, request: BuildRequest, counts: Counter[str]) -> None:
+def _declare_aliases(transaction: Transaction, request: BuildRequest, intake: _Intake) -> None:
     """Synonyms of the stored classes; a synonym that is another class's own name would swallow that class later."""
     names = {normalise_name(item.name) for item in request.corpus.classes}
     for item in request.wanted().values():
         aliases = [alias for alias in item.aliases if normalise_name(alias) not in names]
-        if aliases and counts[item.name]:
+        if aliases and intake.count(item.name):
             transaction.declare(item.name, aliases)
 
 
 def _class_counts(database: Database, request: BuildRequest) -> dict[str, int]:
-    touched = {item.name for item in request.wanted().values()}
-    return {item.name: item.count for item in database.classes if item.name in touched}
+    touched = {normalise_name(item.name) for item in request.wanted().values()}
+    return {
+        item.name: item.count
+        for item in database.classes
+        if touched & {normalise_name(name) for name in (item.name, *item.aliases)}
+    }
 
 
 def unfinished_jobs(database: Database) -> Iterator[tuple[str, int]]:

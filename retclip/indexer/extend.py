@@ -49,6 +49,7 @@ def copy_classes(database: Database, other: Database, vocabulary: Vocabulary, sh
                 vectors = other.vectors([(shard, row) for shard, row, _ in batch])
                 added += transaction.add([segment for _, _, segment in batch], vectors)
                 total += len(batch)
+                _copy_thumbnails(database, other, [segment.segment_id for _, _, segment in batch])
             if item.aliases:
                 transaction.declare(item.name, item.aliases)
         result = transaction.commit(f"{added} segments from {other.name}@{other.version}")
@@ -67,6 +68,11 @@ def copy_classes(database: Database, other: Database, vocabulary: Vocabulary, sh
         failures=(),
         warnings=(),
     )
+
+
+def _copy_thumbnails(database: Database, other: Database, segment_ids: list[int]) -> None:
+    pictures = {segment_id: other.thumbnail(segment_id) for segment_id in segment_ids}
+    database.store_thumbnails({segment_id: data for segment_id, data in pictures.items() if data is not None})
 
 
 def _batches(other: Database, item: StoredClass, shots: int | None) -> Iterator[list[tuple[int, int, StoredSegment]]]:
