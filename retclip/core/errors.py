@@ -84,6 +84,18 @@ class FeatureSpaceMismatch(DatabaseError):
         )
 
 
+class EmptyDatabase(DatabaseError):
+    """There is nothing to compare with."""
+
+    def __init__(self, name: str, version: int) -> None:
+        super().__init__(
+            "E302",
+            f"Database '{name}' version {version} holds no segments.",
+            why="Nothing was built into it yet, its build was interrupted, or everything was deleted.",
+            fix=f"retclip index build --db {name} --source ...  (an interrupted build goes on where it stopped)",
+        )
+
+
 def require(condition: bool, name: str, expected: str, got: object) -> None:
     """Refuse a wrong value at birth: raise ValueError naming the value, what was expected and what came."""
     if not condition:

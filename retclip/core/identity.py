@@ -60,7 +60,8 @@ class FeatureSpace:
         """Inverse of `to_json`. Raises ValueError for a missing or unknown field."""
         names = {field.name for field in fields(cls)}
         require(set(data) == names, "FeatureSpace fields", str(sorted(names)), sorted(data))
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)
 
     def differences(self, other: FeatureSpace) -> list[str]:
         """Human-readable list of the fields in which `other` differs, `name: mine != theirs`."""

@@ -1,14 +1,11 @@
-"""Masks of image regions: validated sets, run-length codes, boxes."""
+"""Sets of mask proposals; run-length codes and boxes of single masks are in `core/rle.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from retclip.core.errors import require
@@ -19,53 +16,74 @@ class MaskSet:
     """Class-agnostic region proposals of one image.
 
     Attributes:
-        masks: (N, h, w), either bool at the image's own size or float logits at that size or any stride.
-        objectness: (N,) float32 in [0, 1], how sure the proposer is that the region is one.
+        masks: (N, h, w), either bool at the image's own size or float logits at any size.
         image_size: (height, width) of the image in pixels.
-        origin: who proposed (`regions`, `given`, `fcclip`, ...), kept in results.
+        origin: who proposed (`regions`, `given`, ...), kept in results.
     """
 
     masks: Tensor
-    objectness: Tensor
     image_size: tuple[int, int]
     origin: str
 
     def __post_init__(self) -> None:
         require(self.masks.ndim == 3, "MaskSet.masks", "(N, h, w)", tuple(self.masks.shape))
-        require(self.objectness.shape == self.masks.shape[:1], "MaskSet.objectness", f"({len(self.masks)},)",
-                tuple(self.objectness.shape))
         is_bool = self.masks.dtype == torch.bool
         require(is_bool or self.masks.is_floating_point(), "MaskSet.masks", "bool or float logits", self.masks.dtype)
-        require(not is_bool or tuple(self.masks.shape[1:]) == self.image_size, "MaskSet.masks (bool)",
-                f"image size {self.image_size}", tuple(self.masks.shape[1:]))
+        require(
+            not is_bool or tuple(self.masks.shape[1:]) == self.image_size,
+            "MaskSet.masks (bool)",
+            f"image size {self.image_size}",
+            tuple(self.masks.shape[1:]),
+        )
 
     def __len__(self) -> int:
         return len(self.masks)
 
-    def probabilities(self, rows: slice = slice(None)) -> Tensor:
-        """(n, H, W) float32 in [0, 1] at image size; logits are resized bilinearly before the sigmoid."""
-        chosen = self.masks[rows]
-        if chosen.dtype == torch.bool:
-            return chosen.float()
-        if tuple(chosen.shape[1:]) != self.image_size:
-            chosen = torch.nn.functional.interpolate(chosen[None].float(), self.image_size, mode="bilinear")[0]
-        return chosen.float().sigmoid()
+    def select(self, rows: Tensor) -> MaskSet:
+        """The proposals at `rows` (n,) int64, in that order."""
+        return MaskSet(self.masks[rows.to(self.masks.device)], self.image_size, self.origin)
 
+    def for_pooling(self) -> Tensor:
+        """(N, h, w) bool regions whose features are pooled: probability above one half.
 
-def encode_mask(mask: npt.NDArray[np.bool_]) -> bytes:
-    """Compressed COCO run-length counts of a (H, W) bool mask."""
-    require(mask.ndim == 2 and mask.dtype == np.bool_, "mask", "(H, W) bool", (mask.shape, mask.dtype))
-    code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return cast(bytes, code["counts"])
+        A proposal whose logits are all negative keeps its single best cell, so that every proposal has features.
+        """
+        if self.masks.dtype == torch.bool:
+            return self.masks
+        flat = self.masks.flatten(1)
+        best = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, flat.argmax(dim=1, keepdim=True), True)
+        chosen = flat > 0
+        return torch.where(chosen.any(dim=1, keepdim=True), chosen, best).view_as(self.masks)
 
+    def region(self, row: int) -> Tensor:
+        """(H, W) bool: pixels of proposal `row` with probability of at least one half."""
+        if self.masks.dtype == torch.bool:
+            return self.masks[row]
+        one = MaskSet(self.masks[row : row + 1], self.image_size, self.origin)
+        return one.band(0, self.image_size[0])[0] >= 0.5
 
-def decode_mask(counts: bytes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Inverse of `encode_mask`; size is (height, width)."""
-    return coco_mask.decode({"size": list(size), "counts": counts}).astype(bool)
+    def band(self, top: int, bottom: int) -> Tensor:
+        """Mask probabilities of the image rows [top, bottom): (N, bottom - top, W) float32 in [0, 1].
 
+        Logits are resized bilinearly (align_corners False) before the sigmoid. Working in bands keeps memory bounded: a
+        12-megapixel photo with 250 proposals would need 12 GB at once.
+        """
+        if self.masks.dtype == torch.bool:
+            return self.masks[:, top:bottom].float()
+        height, width = self.image_size
+        source = self.masks.shape[1]
+        centres = (torch.arange(top, bottom, device=self.masks.device) + 0.5) * (source / height) - 0.5
+        position = centres.clamp(0, source - 1)
+        low = position.floor().long()
+        high = (low + 1).clamp_max(source - 1)
+        weight = (position - low)[:, None]
+        logits = self.masks.float()
+        rows = logits[:, low] * (1 - weight) + logits[:, high] * weight
+        return torch.nn.functional.interpolate(rows, size=width, mode="linear").sigmoid()
 
-def mask_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Tight box x0, y0, x1, y1 (half-open, pixels) of a mask with at least one pixel."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    require(rows.size > 0, "mask", "at least one pixel", 0)
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    def bands(self, most_values: int = 32_000_000, planes: int | None = None) -> Iterator[tuple[int, int]]:
+        """(top, bottom) of row bands that hold at most `most_values` values in `planes` (default N) planes."""
+        height, width = self.image_size
+        step = max(1, most_values // max(1, (planes or len(self)) * width))
+        for top in range(0, height, step):
+            yield top, min(height, top + step)

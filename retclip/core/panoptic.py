@@ -43,13 +43,22 @@ class PanopticMap:
         require(self.ids.dtype == np.int32, "PanopticMap.ids", "int32", self.ids.dtype)
         present = set(np.unique(self.ids).tolist()) - {0}
         listed = [segment.id for segment in self.segments]
-        require(present == set(listed) and len(set(listed)) == len(listed), "PanopticMap.segments",
-                f"the ids of the map {sorted(present)}", listed)
+        require(
+            present == set(listed) and len(set(listed)) == len(listed),
+            "PanopticMap.segments",
+            f"the ids of the map {sorted(present)}",
+            listed,
+        )
 
 
 def ids_to_rgb(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     """COCO panoptic colours, (H, W) ids -> (H, W, 3) uint8 with id = R + 256 G + 65536 B."""
-    require(int(ids.min(initial=0)) >= 0 and int(ids.max(initial=0)) < 1 << 24, "ids", "0 <= id < 2**24", int(ids.max(initial=0)))
+    require(
+        int(ids.min(initial=0)) >= 0 and int(ids.max(initial=0)) < 1 << 24,
+        "ids",
+        "0 <= id < 2**24",
+        int(ids.max(initial=0)),
+    )
     return np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], axis=-1).astype(np.uint8)
 
 
@@ -57,4 +66,5 @@ def rgb_to_ids(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     """Inverse of `ids_to_rgb`."""
     require(rgb.ndim == 3 and rgb.shape[2] == 3, "rgb", "(H, W, 3)", rgb.shape)
     wide = rgb.astype(np.int32)
-    return wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)
+    ids: npt.NDArray[np.int32] = wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)
+    return ids

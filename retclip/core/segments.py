@@ -98,5 +98,9 @@ class Neighbors:
     def __post_init__(self) -> None:
         require(self.distance.ndim == 2, "Neighbors.distance", "(M, K)", self.distance.shape)
         for name in ("class_id", "shard", "row", "segment_id"):
-            require(getattr(self, name).shape == self.distance.shape, f"Neighbors.{name}", str(self.distance.shape),
-                    getattr(self, name).shape)
+            require(
+                getattr(self, name).shape == self.distance.shape,
+                f"Neighbors.{name}",
+                str(self.distance.shape),
+                getattr(self, name).shape,
+            )

@@ -25,7 +25,9 @@ class Category:
 
     def __post_init__(self) -> None:
         require(self.id >= 0, "Category.id", ">= 0", self.id)
-        require(bool(self.names) and all(n.strip() for n in self.names), "Category.names", "non-empty names", self.names)
+        require(
+            bool(self.names) and all(n.strip() for n in self.names), "Category.names", "non-empty names", self.names
+        )
 
     @property
     def name(self) -> str:

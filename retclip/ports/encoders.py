@@ -8,10 +8,12 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from retclip.core.errors import require
 from retclip.core.identity import FeatureSpace
+from retclip.core.pooling import mask_coverage, pool
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,12 @@ class DenseFeatures:
     def __post_init__(self) -> None:
         require(self.values.ndim == 3, "DenseFeatures.values", "(C, h, w)", tuple(self.values.shape))
         height, width = self.values.shape[1:]
-        require(0 < self.extent[0] <= height and 0 < self.extent[1] <= width, "DenseFeatures.extent",
-                f"within ({height}, {width}) cells", self.extent)
+        require(
+            0 < self.extent[0] <= height and 0 < self.extent[1] <= width,
+            "DenseFeatures.extent",
+            f"within ({height}, {width}) cells",
+            self.extent,
+        )
 
 
 class DenseEncoder(Protocol):
@@ -67,3 +73,15 @@ class TextEncoder(Protocol):
     def encode_names(self, names: Sequence[str]) -> Tensor:
         """Class names -> (T, D) unit vectors, prompt templates averaged."""
         ...
+
+
+def embed_regions(encoder: DenseEncoder, features: DenseFeatures, masks: Tensor) -> Tensor:
+    """Unit key vectors of regions: masks (N, H, W) bool or [0, 1] at image size -> (N, D) float32.
+
+    The one place where masks meet features, shared by building and asking, so that both sides pool alike. A region
+    without usable features (all zero, or not finite) has the zero vector.
+    """
+    values = features.values
+    coverage = mask_coverage(masks.to(values.device), (values.shape[1], values.shape[2]), features.extent)
+    keys = torch.nn.functional.normalize(encoder.project(pool(values, coverage)).float(), dim=1)
+    return torch.where(keys.isfinite().all(dim=1, keepdim=True), keys, 0.0)

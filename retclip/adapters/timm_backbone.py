@@ -1,0 +1,287 @@
+"""Any timm image backbone as a DenseEncoder: named layers are tapped, brought to one stride and concatenated."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+import socket
+import urllib.parse
+import urllib.request
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import numpy.typing as npt
+import timm
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from retclip.core.errors import InputError, ModelError
+from retclip.core.identity import FeatureSpace
+from retclip.core.pooling import COVERAGE_MEAN
+from retclip.ports.encoders import DenseFeatures
+from retclip.presets import EncoderSettings
+
+
+class TimmEncoder:
+    """A frozen timm network whose named layers give dense features.
+
+    Pooled features are split by layer, each part made unit length, and joined again: layers of very different scale
+    (a 96-channel map beside a 1280-channel one) then weigh the same in a cosine.
+    """
+
+    def __init__(self, model: nn.Module, settings: EncoderSettings, device: torch.device) -> None:
+        self._model = model.to(device).eval().requires_grad_(False)
+        self._settings = settings
+        self._device = device
+        self._multiple = math.lcm(settings.stride, max(_reductions(model)))
+        names = dict(model.named_modules())
+        for layer in settings.layers:
+            if layer not in names:
+                close = difflib.get_close_matches(layer, names, n=3)
+                raise InputError(
+                    "E146",
+                    f"encoder.layers: '{settings.model}' has no module '{layer}'.",
+                    why=f"Close names: {', '.join(close) or 'none'}.",
+                    fix="Name modules of the network.",
+                )
+        self._widths = self._measure_widths()
+        self._space = FeatureSpace(
+            encoder=f"timm/{settings.model}" + _arguments_text(settings.model_args),
+            weights_sha256=tensors_sha256(model.state_dict()),
+            dim=sum(self._widths),
+            layers=settings.layers or ("features",),
+            stride=settings.stride,
+            short_side=settings.short_side,
+            long_side=settings.long_side,
+            mean=settings.mean,
+            std=settings.std,
+            activation="",
+            pooling=COVERAGE_MEAN,
+        )
+
+    @property
+    def space(self) -> FeatureSpace:
+        """What makes this encoder's vectors comparable."""
+        return self._space
+
+    def encode_images(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[DenseFeatures]:
+        """RGB (H, W, 3) images -> features at `stride`; images of one padded size share a forward pass."""
+        inputs = [self._prepare(image) for image in images]
+        groups: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, (pixels, _) in enumerate(inputs):
+            groups[int(pixels.shape[1]), int(pixels.shape[2])].append(index)
+        results: dict[int, DenseFeatures] = {}
+        for members in groups.values():
+            maps = self._forward(torch.stack([inputs[index][0] for index in members]).to(self._device))
+            for index, values in zip(members, maps, strict=True):
+                height, width = inputs[index][1]
+                results[index] = DenseFeatures(values, (height / self._settings.stride, width / self._settings.stride))
+        return [results[index] for index in range(len(images))]
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Pooled (N, C) -> keys (N, C): every layer's part at unit length."""
+        parts = torch.split(pooled.float(), self._widths, dim=1)
+        return torch.cat([nn.functional.normalize(part, dim=1) for part in parts], dim=1)
+
+    def _prepare(self, image: npt.NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
+        """Resized, normalised and zero-padded (3, H', W') and the (height, width) of the picture inside it."""
+        settings = self._settings
+        height, width = scaled_size(image.shape[0], image.shape[1], settings.short_side, settings.long_side)
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
+        mean, std = torch.tensor(settings.mean)[:, None, None], torch.tensor(settings.std)[:, None, None]
+        padding = (0, -width % self._multiple, 0, -height % self._multiple)
+        return nn.functional.pad((pixels - mean) / std, padding), (height, width)
+
+    @torch.inference_mode()
+    def _forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H', W') -> (B, C, H'/stride, W'/stride)."""
+        size = (pixels.shape[2] // self._settings.stride, pixels.shape[3] // self._settings.stride)
+        maps = [_resample(values, size) for values in self._taps(pixels)]
+        return torch.cat(maps, dim=1)
+
+    def _taps(self, pixels: Tensor) -> list[Tensor]:
+        """Outputs of the chosen layers as (B, C, h, w), in the order of the settings."""
+        model: Any = self._model
+        if not self._settings.layers:
+            return [self._as_map(model.forward_features(pixels), pixels)]
+        seen: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Any:
+            return lambda _module, _inputs, output: seen.__setitem__(name, output)
+
+        with ExitStack() as hooks:
+            for layer in self._settings.layers:
+                handle = model.get_submodule(layer).register_forward_hook(keep(layer))
+                hooks.callback(handle.remove)
+            model.forward_features(pixels)
+        missing = [layer for layer in self._settings.layers if layer not in seen]
+        if missing:
+            raise InputError(
+                "E146",
+                f"encoder.layers: {', '.join(missing)} took no part in the features of '{self._settings.model}'.",
+                why="The layer belongs to the classifier or is not run.",
+                fix="Choose layers before the classifier.",
+            )
+        return [self._as_map(seen[layer], pixels) for layer in self._settings.layers]
+
+    def _as_map(self, values: Tensor, pixels: Tensor) -> Tensor:
+        """Token and channels-last outputs -> (B, C, h, w)."""
+        model: Any = self._model
+        if values.ndim == 3:
+            tokens = values[:, getattr(model, "num_prefix_tokens", 0) :].transpose(1, 2)
+            patch = max(_reductions(self._model))
+            return tokens.reshape(*tokens.shape[:2], pixels.shape[2] // patch, pixels.shape[3] // patch)
+        return values.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else values
+
+    @torch.inference_mode()
+    def _measure_widths(self) -> list[int]:
+        side = self._multiple * math.ceil(64 / self._multiple)
+        return [int(values.shape[1]) for values in self._taps(torch.zeros(1, 3, side, side, device=self._device))]
+
+
+def _reductions(model: nn.Module) -> list[int]:
+    info: Any = model.feature_info
+    return [int(entry["reduction"]) for entry in (info if isinstance(info, list) else info.info)]
+
+
+def _resample(values: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(values.shape[2:]) == size:
+        return values.float()
+    finer = values.shape[2] > size[0]
+    return nn.functional.interpolate(values.float(), size, mode="bilinear", antialias=finer)
+
+
+def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
+    """Scale the short side to `short_side` unless the long side would exceed `long_side` (detectron2's rule)."""
+    scale = short_side / min(height, width)
+    if scale * max(height, width) > long_side:
+        scale = long_side / max(height, width)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Digest of named tensors, the same for every file format they were stored in."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _arguments_text(arguments: Mapping[str, Any]) -> str:
+    return "(" + ",".join(f"{key}={arguments[key]}" for key in sorted(arguments)) + ")" if arguments else ""
+
+
+def load_timm_encoder(settings: EncoderSettings, weights: Path | None, device: torch.device) -> TimmEncoder:
+    """Build the network and load its weights: a .safetensors or .pth file, or the hub's own when `weights` is None."""
+    if not timm.is_model(settings.model.split(".")[0]):
+        close = difflib.get_close_matches(settings.model, timm.list_models(), n=3)
+        raise ModelError(
+            "E208",
+            f"timm knows no model '{settings.model}'.",
+            why=f"Close names: {', '.join(close) or 'none'}.",
+            fix="Correct encoder.model in the preset.",
+        )
+    model = _create(settings, pretrained=weights is None)
+    if weights is not None:
+        _load_strictly(model, read_weights(weights), weights, settings.model)
+    return TimmEncoder(model, settings, device)
+
+
+def _create(settings: EncoderSettings, *, pretrained: bool) -> nn.Module:
+    arguments = {"num_classes": 0, **settings.model_args}
+    if pretrained and not _hub_reachable():
+        # The hub client would retry for most of a minute; with this it looks into its cache alone and answers at once.
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        model: nn.Module = timm.create_model(settings.model, pretrained=pretrained, **arguments)
+    except (TypeError, NotImplementedError, AssertionError) as error:
+        raise InputError(
+            "E147",
+            f"encoder.model_args do not fit '{settings.model}'.",
+            why=f"{type(error).__name__}: {error}",
+            fix="Correct encoder.model_args in the preset.",
+        ) from error
+    # The hub client raises its own, its transport's and the operating system's errors for one cause: no file.
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise ModelError(
+            "E201",
+            f"The weights of '{settings.model}' are not on this machine and could not be downloaded.",
+            why=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            fix="Connect once, or set encoder.weights to a file; RETCLIP_MODELS_DIR names a folder of such files.",
+        ) from error
+    return model
+
+
+def _hub_reachable() -> bool:
+    """Whether the hub answers within two seconds; behind a proxy only the client itself can tell."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    if urllib.request.getproxies():
+        return True
+    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
+    try:
+        with socket.create_connection((address.hostname or "", address.port or 443), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors or PyTorch file; files that contain code objects are refused."""
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                "E202", f"{path} is not a complete safetensors file.", why=str(error), fix="Copy or download it again."
+            ) from error
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    # The unpickler raises many types on damaged or hostile files; none of them may get further than this.
+    except Exception as error:
+        raise ModelError(
+            "E204",
+            f"{path} was not loaded.",
+            why=f"It is damaged or contains code objects: {str(error).splitlines()[0][:160]}",
+            fix="Use a safetensors file.",
+        ) from error
+    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise ModelError(
+            "E204", f"{path} holds no table of tensors.", why=f"Found {type(loaded).__name__}.", fix="Use a state dict."
+        )
+    return tensors
+
+
+def _load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, name: str) -> None:
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in tensors.items()}
+    # Some exports leave out BatchNorm's step counters; they take no part in inference.
+    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in given if key not in wanted]
+    reshaped = [
+        f"{key} {given[key]} instead of {wanted[key]}" for key in wanted if key in given and given[key] != wanted[key]
+    ]
+    if missing or surplus or reshaped:
+        shown = [f"missing {missing[:3]}"] * bool(missing) + [f"surplus {surplus[:3]}"] * bool(surplus) + reshaped[:3]
+        raise ModelError(
+            "E207",
+            f"{path} does not fit '{name}'.",
+            why="; ".join(shown),
+            fix="Check encoder.model and encoder.model_args against the file.",
+        )
+    model.load_state_dict(dict(tensors), strict=False)

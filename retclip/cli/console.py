@@ -1,0 +1,112 @@
+"""How the command line speaks: data on stdout, everything else on stderr, colours and bars on terminals only."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from retclip.core.errors import RetclipError
+
+_LOG_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Settings of one invocation: `json` prints data as JSON, `quiet` keeps stderr for errors."""
+
+    json: bool = False
+    quiet: bool = False
+
+    def data(self, value: Any, table: Table | str | None = None) -> None:
+        """The result of a command: JSON under --json, else the table or text."""
+        if self.json:
+            sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+        elif table is not None:
+            wide = None if sys.stdout.isatty() else 140
+            Console(width=wide, soft_wrap=isinstance(table, str), highlight=False).print(
+                table, markup=False
+            ) if isinstance(table, str) else Console(width=wide, highlight=False).print(table)
+
+    def note(self, text: str) -> None:
+        """A remark for people."""
+        if not self.quiet:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+    @contextmanager
+    def progress(self, title: str, unit: str) -> Iterator[ProgressLine]:
+        """A bar on a terminal, one line every 30 seconds elsewhere."""
+        if self.quiet:
+            yield ProgressLine(title, unit, None, silent=True)
+        elif sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[extra]}"),
+            )
+            with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+                yield ProgressLine(title, unit, bar)
+        else:
+            yield ProgressLine(title, unit, None)
+
+
+class ProgressLine:
+    """One running count, shown as a bar or as log lines."""
+
+    def __init__(self, title: str, unit: str, bar: Progress | None, *, silent: bool = False) -> None:
+        self._title, self._unit, self._bar, self._silent = title, unit, bar, silent
+        self._task = bar.add_task(title, extra="") if bar else None
+        self._start = self._last = time.monotonic()
+
+    def update(self, done: int, total: int, extra: str = "") -> None:
+        """Set the count; `extra` is a short remark such as `12 failed`."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, extra=extra)
+            return
+        now = time.monotonic()
+        if self._silent or (now - self._last < _LOG_SECONDS and done < total):
+            return
+        self._last = now
+        rate = done / max(now - self._start, 1e-9)
+        left = (total - done) / rate if rate else float("inf")
+        print(
+            f"{self._title}: {done}/{total} {self._unit}, {rate:.2f}/s, {left:.0f} s left, {extra}".removesuffix(", "),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def make_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> Table:
+    """A plain table; numbers are right-aligned by giving their column a name that ends in a blank."""
+    table = Table(title=title, box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column.strip(), justify="right" if column.endswith(" ") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    return table
+
+
+def error_text(error: RetclipError, *, as_json: bool) -> str:
+    """Three lines for people, or one JSON object."""
+    if as_json:
+        value: Mapping[str, Any] = {
+            "error": {
+                "code": error.code,
+                "message": error.what,
+                "why": error.why,
+                "hint": error.fix,
+                "docs_url": f"docs/errors.md#{error.code.lower()}",
+            }
+        }
+        return json.dumps(value, ensure_ascii=False)
+    return f"error {error}"

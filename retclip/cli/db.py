@@ -1,0 +1,215 @@
+"""`retclip db`: look into databases, correct them, and take corrections back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retclip.cli.console import Speech, make_table
+from retclip.cli.options import DeviceOption, JsonOption, NameArgument
+from retclip.core.errors import DatabaseError, InputError, ModelError
+
+if TYPE_CHECKING:
+    from retclip.shards import Database, StoredClass
+
+app = typer.Typer(no_args_is_help=True, help="Look into databases, correct them, and take corrections back.")
+
+
+@app.command("list", epilog="Example: retclip db list")
+def list_all(json: JsonOption = False) -> None:
+    """Databases in $RETCLIP_HOME/db."""
+    from retclip.shards import Database, list_databases
+
+    rows: list[dict[str, Any]] = []
+    for path in list_databases():
+        try:
+            database = Database.open(path)
+            rows.append(
+                {
+                    "name": database.name,
+                    "version": database.version,
+                    "segments": len(database),
+                    "classes": len(database.classes),
+                    "encoder": database.space.encoder,
+                    "state": "ok",
+                }
+            )
+        except DatabaseError as error:
+            rows.append(
+                {
+                    "name": path.stem,
+                    "version": None,
+                    "segments": None,
+                    "classes": None,
+                    "encoder": None,
+                    "state": f"{error.code} {error.what}",
+                }
+            )
+    table = make_table(
+        ("name", "version ", "segments ", "classes ", "encoder", "state"), [list(row.values()) for row in rows]
+    )
+    Speech(json).data(rows, table if rows else "No databases yet. Make one: retclip index build --help")
+
+
+@app.command(epilog="Example: retclip db info coco@2 --json")
+def info(name: NameArgument, json: JsonOption = False) -> None:
+    """What a database holds, how it was made, and which classes are thin."""
+    from retclip.shards import open_database
+
+    database = open_database(name)
+    facts = _facts(database)
+    thin = sorted(database.classes, key=lambda item: (item.count, item.name))[:5]
+    rows = [
+        ("database", f"{facts['name']} version {facts['version']} ({facts['created']})"),
+        ("segments", f"{facts['segments']:,}"),
+        ("classes", facts["classes"]),
+        ("images", f"{facts['images']:,}"),
+        ("encoder", f"{database.space.encoder}, {database.space.dim}-d, stride {database.space.stride}"),
+        ("layers", ", ".join(database.space.layers)),
+        ("feature space", facts["feature_space"]["fingerprint"]),
+        ("weights sha256", database.space.weights_sha256),
+        ("key transform", facts["key_transform"]),
+        ("sources", _counts(facts["sources"])),
+        ("licences", _counts(facts["licenses"])),
+        ("thinnest classes", ", ".join(f"{item.name} {item.count}" for item in thin) or "-"),
+        ("interrupted builds", ", ".join(facts["unfinished"]) or "none"),
+    ]
+    Speech(json).data(facts, make_table(("", ""), rows))
+
+
+def _facts(database: Database) -> dict[str, Any]:
+    jobs = sorted(
+        folder.name for folder in (database.path / "jobs").iterdir() if folder.is_dir() and any(folder.iterdir())
+    )
+    return {
+        "name": database.name,
+        "path": str(database.path),
+        "version": database.version,
+        "created": database.created,
+        "segments": len(database),
+        "classes": len(database.classes),
+        "images": database.image_count,
+        "feature_space": {"fingerprint": database.space.fingerprint, **database.space.to_json()},
+        "key_transform": database.transform,
+        "content_hash": database.content_hash(),
+        "sources": dict(database.sources),
+        "licenses": dict(database.licenses),
+        "preset": dict(database.preset),
+        "unfinished": jobs,
+        "history": [asdict(entry) for entry in database.history()],
+    }
+
+
+def _counts(values: dict[str, int]) -> str:
+    return ", ".join(f"{key or 'unknown'} {count:,}" for key, count in values.items()) or "-"
+
+
+@app.command(epilog="Example: retclip db verify coco --deep")
+def verify(
+    name: NameArgument,
+    deep: Annotated[bool, typer.Option("--deep", help="Read and check every byte.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Check that a database is whole; exit code 5 when it is not."""
+    from retclip.shards import locate_database
+    from retclip.shards import verify as verify_database
+
+    path, version = locate_database(name)
+    report = verify_database(path, version, deep)
+    rows = [(problem.code, problem.file, problem.message) for problem in report.problems]
+    head = f"{name}: version {report.version}, {report.segments:,} segments, {len(report.checked)} files checked"
+    head += f", content hash {report.content_hash}" if report.content_hash else ""
+    speech = Speech(json)
+    speech.data({"ok": report.ok, **asdict(report)}, head + ("" if rows else " - whole"))
+    if rows:
+        speech.data(None, make_table(("code", "file", "problem"), rows)) if not json else None
+        raise DatabaseError(
+            "E303",
+            f"Database '{name}' is damaged: {len(rows)} problems.",
+            why=f"{rows[0][1]}: {rows[0][2]}",
+            fix="Restore the named files from a copy, or use an older version: NAME@VERSION.",
+        )
+
+
+@app.command(epilog="Example: retclip db classes coco --missing-for @coco133")
+def classes(
+    name: NameArgument,
+    missing_for: Annotated[
+        str | None, typer.Option(help="Only those of this class list that the database lacks.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Classes with their number of segments, most frequent first."""
+    from retclip.shards import open_database
+
+    database = open_database(name)
+    if missing_for is not None:
+        from retclip.query.matching import match_labels
+        from retclip.vocabularies import load_vocabulary
+
+        labels = match_labels(load_vocabulary(missing_for), database.classes)
+        missing = [match.requested for match in labels.matches if match.method == "none"]
+        Speech(json).data(missing, "\n".join(missing) or "None is missing.")
+        return
+    rows: list[StoredClass] = sorted(database.classes, key=lambda item: (-item.count, item.name))
+    table = make_table(
+        ("id ", "class", "kind", "segments ", "also called"),
+        [
+            (item.id, item.name, "thing" if item.is_thing else "stuff", item.count, ", ".join(item.aliases))
+            for item in rows
+        ],
+    )
+    Speech(json).data([asdict(item) for item in rows], table)
+
+
+@app.command(epilog="Example: retclip db search coco --image street.jpg --box 10,20,200,180 -k 5")
+def search(
+    name: NameArgument,
+    image: Annotated[Path | None, typer.Option(help="Picture to ask with.")] = None,
+    box: Annotated[str | None, typer.Option(help="Region x0,y0,x1,y1 in pixels; default: the whole picture.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Region as a label image, every pixel that is not 0.")] = None,
+    text: Annotated[str | None, typer.Option(help="Words to ask with; needs an encoder with a text tower.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Nearest stored segments of a picture or a region of it."""
+    from retclip.cli.region import region_key
+    from retclip.shards import open_database
+
+    database = open_database(name)
+    if text is not None:
+        raise ModelError(
+            "E209",
+            f"Encoder {database.space.encoder} cannot read text.",
+            why="It has no text tower.",
+            fix="Ask with --image.",
+        )
+    if image is None:
+        raise InputError(
+            "E120", "Nothing to ask with.", why="Expected --image.", fix=f"retclip db search {name} --image photo.jpg"
+        )
+    neighbors = database.search(region_key(database, image, box, mask, device), k)
+    places = [(int(s), int(r)) for s, r in zip(neighbors.shard[0], neighbors.row[0], strict=True) if s >= 0]
+    found = database.segments(places)
+    hits = [
+        {
+            "distance": round(float(d), 6),
+            "label": s.label,
+            "segment_id": f"{s.segment_id:016x}",
+            "image_id": s.image_id,
+            "image_uri": s.image_uri,
+            "source": s.source,
+            "box": list(s.box),
+            "license": s.license,
+        }
+        for d, s in zip(neighbors.distance[0], found, strict=False)
+    ]
+    table = make_table(
+        ("distance ", "class", "segment", "source", "image"),
+        [(f"{hit['distance']:.4f}", hit["label"], hit["segment_id"], hit["source"], hit["image_uri"]) for hit in hits],
+    )
+    Speech(json).data(hits, table)

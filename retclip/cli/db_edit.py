@@ -1,0 +1,128 @@
+"""`retclip db delete | relabel | undo`: corrections, each a new version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retclip.cli.console import Speech
+from retclip.cli.options import JsonOption, NameArgument, QuietOption
+from retclip.core.errors import DatabaseError, InputError
+
+if TYPE_CHECKING:
+    from retclip.shards import Database
+
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the `db` group."""
+    app.command(epilog="Example: retclip db delete coco --label zebra --yes")(delete)
+    app.command(epilog="Example: retclip db relabel coco couch sofa")(relabel)
+    app.command(epilog="Example: retclip db undo coco")(undo)
+
+
+def delete(
+    name: NameArgument,
+    label: Annotated[list[str] | None, typer.Option(help="A class with all its segments; may be repeated.")] = None,
+    ids: Annotated[Path | None, typer.Option(help="File with segment ids (hexadecimal, one a line).")] = None,
+    source: Annotated[str | None, typer.Option(help="All segments of a source, e.g. coco.")] = None,
+    yes: YesOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Delete segments; the version before stays readable, and `db undo` takes it back."""
+    database = _current(name)
+    if not (label or ids or source):
+        raise InputError(
+            "E120",
+            "Nothing to delete.",
+            why="Expected --label, --ids or --source.",
+            fix=f"retclip db delete {name} --label CLASS",
+        )
+    with database.write("delete", _program()) as transaction:
+        count = transaction.delete(labels=label or (), segment_ids=_read_ids(ids) if ids else (), source=source)
+        _confirm(yes, f"Delete {count} of {len(database)} segments of '{database.name}'?")
+        result = transaction.commit(f"deleted {count} segments")
+    _done(Speech(json, quiet), result, f"deleted {count} segments", count)
+
+
+def relabel(
+    name: NameArgument,
+    old: Annotated[str, typer.Argument(help="Class to rename, or to merge into NEW if that exists.")],
+    new: Annotated[str, typer.Argument(help="The new name.")],
+    ids: Annotated[Path | None, typer.Option(help="Only the segments of OLD named in this file.")] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Rename a class, merge it into another, or move single segments to another class."""
+    database = _current(name)
+    with database.write("relabel", _program()) as transaction:
+        if ids is None:
+            count = transaction.relabel(old, new)
+        else:
+            count = transaction.relabel_segments(_ids_of_class(database, old, _read_ids(ids)), new)
+        result = transaction.commit(f"{old} -> {new}, {count} segments")
+    _done(Speech(json, quiet), result, f"{count} segments of '{old}' are now '{new}'", count)
+
+
+def undo(name: NameArgument, json: JsonOption = False, quiet: QuietOption = False) -> None:
+    """Take the last change back; it is itself a new version, so nothing is lost."""
+    result = _current(name).undo()
+    _done(Speech(json, quiet), result, "took the last change back", len(result))
+
+
+def _current(name: str) -> Database:
+    from retclip.shards import locate_database, open_database
+
+    if locate_database(name)[1] is not None:
+        raise InputError(
+            "E120",
+            f"'{name}' is an old version.",
+            why="Only the newest version can be changed.",
+            fix=f"Leave out the version: {name.rpartition('@')[0]}",
+        )
+    return open_database(name)
+
+
+def _program() -> str:
+    from retclip import __version__
+
+    return f"retclip {__version__}"
+
+
+def _read_ids(path: Path) -> list[int]:
+    try:
+        words = path.read_text(encoding="utf-8").split()
+        return [int(word, 16) for word in words]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "E124",
+            f"{path} is not a list of segment ids.",
+            why=str(error),
+            fix="One hexadecimal id a line, as segments.json and db search show them.",
+        ) from error
+
+
+def _ids_of_class(database: Database, label: str, ids: list[int]) -> list[int]:
+    wanted = {item.id for item in database.classes if label in (item.name, *item.aliases)}
+    if not wanted:
+        raise DatabaseError(
+            "E309", f"Database '{database.name}' has no class '{label}'.", fix=f"retclip db classes {database.name}"
+        )
+    asked = set(ids)
+    return [
+        segment.segment_id for _, _, segment in database.iter_segments(sorted(wanted)) if segment.segment_id in asked
+    ]
+
+
+def _confirm(yes: bool, question: str) -> None:
+    if not yes and not typer.confirm(question, err=True):
+        raise typer.Abort
+
+
+def _done(speech: Speech, database: Database, text: str, count: int) -> None:
+    facts = {"database": database.name, "version": database.version, "changed": count, "segments": len(database)}
+    speech.data(facts, f"{database.name}: {text}; version {database.version}, {len(database):,} segments")

@@ -1,0 +1,132 @@
+"""`retclip doctor`: can this machine do the job, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Literal
+
+import typer
+
+from retclip.cli.console import Speech, make_table
+from retclip.cli.options import JsonOption
+from retclip.core.errors import RetclipError
+
+EPILOG = "Example: retclip doctor --db coco --models benchmarks/photo/preset.toml"
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "pycocotools", "pyarrow", "lmdb")
+_LOW_DISK_GB = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: `ok`, `warn` (works, but) or `FAIL` (does not work until mended)."""
+
+    state: Literal["ok", "warn", "FAIL"]
+    what: str
+    fix: str = ""
+
+
+def doctor(
+    models: Annotated[str | None, typer.Option(help="Check this preset only (name or TOML file).")] = None,
+    db: Annotated[
+        str | None, typer.Option(help="Check this database too, and whether its preset can run here.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Check libraries, devices, disk, presets and databases; exit code 4 or 5 when something asked for cannot work."""
+    findings: list[Finding] = []
+    for check in (_libraries, _device, _storage):
+        findings.extend(check())
+    findings.extend(_presets(models))
+    findings.extend(_databases(db))
+    table = make_table(("", "finding", "fix"), [(f.state, f.what, f.fix) for f in findings])
+    Speech(json).data([asdict(finding) for finding in findings], table)
+    asked = [f for f in findings if f.state == "FAIL"]
+    if asked:
+        raise typer.Exit(4)
+
+
+def _libraries() -> Iterator[Finding]:
+    from retclip import __version__
+
+    parts = []
+    for name in _LIBRARIES:
+        try:
+            parts.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            yield Finding("FAIL", f"{name} is not installed", f"pip install {name}")
+    yield Finding("ok", f"retclip {__version__}, python {platform.python_version()}, " + ", ".join(parts))
+
+
+def _device() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        yield Finding("ok", f"CUDA: {', '.join(names)}")
+    else:
+        yield Finding("warn", f"no CUDA device; {torch.get_num_threads()} CPU threads")
+
+
+def _storage() -> Iterator[Finding]:
+    from retclip.shards import home
+
+    place = home()
+    probe = next(folder for folder in (place, *place.parents) if folder.exists())
+    free = shutil.disk_usage(probe).free / 1e9
+    writable = os.access(probe, os.W_OK)
+    state: Literal["ok", "warn", "FAIL"] = "FAIL" if not writable else "warn" if free < _LOW_DISK_GB else "ok"
+    yield Finding(
+        state,
+        f"databases in {place}: {free:.0f} GB free{'' if writable else ', not writable'}",
+        "" if state == "ok" else "set RETCLIP_HOME to a folder with room",
+    )
+
+
+def _presets(asked: str | None) -> Iterator[Finding]:
+    from retclip.assembly import find_weights
+    from retclip.presets import available_presets, load_preset
+
+    for name in (asked,) if asked else available_presets():
+        preset = load_preset(name)
+        try:
+            weights = find_weights(preset.encoder)
+        except RetclipError as error:
+            yield Finding("FAIL" if asked else "warn", f"preset {preset.name}: {error.what}", error.fix)
+            continue
+        if weights is None:
+            yield Finding("ok", f"preset {preset.name}: {preset.encoder.model}, weights from the hub at first use")
+        else:
+            yield Finding("ok", f"preset {preset.name}: {preset.encoder.model}, weights {weights}")
+
+
+def _databases(asked: str | None) -> Iterator[Finding]:
+    from retclip.assembly import choose_preset, find_weights
+    from retclip.shards import list_databases, open_database
+
+    for name in (asked,) if asked else [str(path) for path in list_databases()]:
+        finding = _attempt(lambda name=name: open_database(name))  # type: ignore[misc]
+        if isinstance(finding, Finding):
+            yield finding
+            continue
+        database = open_database(name)
+        problem = _attempt(lambda database=database: find_weights(choose_preset(None, database).encoder))  # type: ignore[misc]
+        if isinstance(problem, Finding):
+            yield Finding("FAIL" if asked else "warn", f"database {database.name}: {problem.what}", problem.fix)
+        else:
+            yield Finding(
+                "ok",
+                f"database {database.name} version {database.version}: {len(database):,} segments, "
+                f"{len(database.classes)} classes",
+            )
+
+
+def _attempt(action: Callable[[], object]) -> object:
+    try:
+        return action()
+    except RetclipError as error:
+        return Finding("FAIL", f"{error.code} {error.what}", error.fix)

@@ -1,0 +1,82 @@
+"""Entry point: the command tree, exit codes and error messages."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from retclip import __version__
+from retclip.cli import db, db_edit, doctor, index, segment
+from retclip.cli.console import error_text
+from retclip.core.errors import ResourceError, RetclipError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="retclip",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Open-vocabulary panoptic segmentation taught by adding examples, not by training.",
+    epilog="First steps: [bold]retclip doctor[/], then [bold]retclip index build --help[/].",
+)
+app.add_typer(index.app, name="index")
+db_edit.register(db.app)
+app.add_typer(db.app, name="db")
+app.command("segment", epilog=segment.EPILOG)(segment.segment)
+app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"retclip {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Open-vocabulary panoptic segmentation taught by adding examples, not by training."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code: docs/errors.md lists them.
+
+    Exits instead of returning when called as a program.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    code = _run(words)
+    if arguments is None:
+        sys.exit(code)
+    return code
+
+
+def _run(words: list[str]) -> int:
+    try:
+        app(words)
+    except RetclipError as error:
+        return _fail(error, words)
+    except MemoryError:
+        problem = ResourceError(
+            "E402",
+            "Out of memory.",
+            why="The pictures or the database do not fit.",
+            fix="Lower index.batch or encoder.short_side in the preset.",
+        )
+        return _fail(problem, words)
+    except SystemExit as request:
+        code = request.code if isinstance(request.code, int) else 0
+        if code == INTERRUPTED:
+            print("interrupted: finished work is kept, the same command goes on from there", file=sys.stderr)
+        return code
+    return 0
+
+
+def _fail(error: RetclipError, words: list[str]) -> int:
+    print(error_text(error, as_json="--json" in words), file=sys.stderr)
+    return error.exit_code

@@ -1,0 +1,135 @@
+"""Corpora by name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retclip.core.errors import InputError
+from retclip.corpora.ade20k import Ade20kCorpus
+from retclip.corpora.coco import CocoCorpus
+from retclip.corpora.folder import FolderCorpus
+from retclip.corpora.table import TableColumns, TableCorpus
+from retclip.ports.corpora import Corpus, CorpusClass
+
+# Sources people ask for that have no reader; the text says what can be used today.
+_UNREAD = {
+    "openimages": "Export its labels or boxes to a CSV file and use --source table.",
+    "webdataset": "Unpack the tar files and use --source folder or table.",
+    "hf": "Save the pictures to a folder with a metadata.csv, metadata.jsonl or Parquet file and use --source table.",
+    "cityscapes": "Write its regions as boxes into a table and use --source table.",
+    "voc": "Write its boxes into a table and use --source table.",
+    "pcontext": "Write its labels into a table and use --source table.",
+    "ade20k-full": "Use --source ade20k with the ADEChallengeData2016 release (150 classes).",
+}
+
+# What a folder of a corpus is known by: its name for people, and a file that only it has.
+_MARKS = {
+    "ade20k": ("ADEChallengeData2016", "objectInfo150.txt"),
+    "coco": ("COCO panoptic", "annotations/panoptic_*.json"),
+}
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """What some readers need beside a place and a split.
+
+    Attributes:
+        table: the table file when the root of a `table` corpus is a folder with several.
+        columns: which columns of a table to use.
+        comments: skip lines of a CSV or TSV file that start with `#`.
+        flat: class of all photos of a `folder` corpus without class folders.
+    """
+
+    table: Path | None = None
+    columns: TableColumns = field(default_factory=TableColumns)
+    comments: bool = False
+    flat: CorpusClass | None = None
+
+
+def corpus_names() -> tuple[str, ...]:
+    """Names that `open_corpus` accepts."""
+    return tuple(_READERS)
+
+
+def open_corpus(name: str, root: Path | None, split: str | None, options: CorpusOptions | None = None) -> Corpus:
+    """Open a corpus by name.
+
+    Args:
+        name: one of `corpus_names()`.
+        root: its folder (or the table file); None takes `$RETCLIP_DATA/<name>`.
+        split: part of the corpus; None takes the reader's default.
+        options: settings of single readers.
+
+    Raises:
+        InputError: E115 for a name without reader, E118 if the place is unknown or absent, E102 if the folder holds
+            another corpus, E101, E103, E105, E106 or E117 from the reader.
+    """
+    if name not in _READERS:
+        raise _unknown(name)
+    place = _locate(name, root)
+    _refuse_other(name, place)
+    return _READERS[name](place, split, options or CorpusOptions())
+
+
+def _open_table(place: Path, split: str | None, options: CorpusOptions) -> Corpus:
+    return TableCorpus(place, split, options.table, options.columns, options.comments)
+
+
+_READERS: dict[str, Callable[[Path, str | None, CorpusOptions], Corpus]] = {
+    "coco": lambda place, split, options: CocoCorpus(place, split),
+    "ade20k": lambda place, split, options: Ade20kCorpus(place, split),
+    "folder": lambda place, split, options: FolderCorpus(place, split, options.flat),
+    "table": _open_table,
+}
+
+
+def _unknown(name: str) -> InputError:
+    if name in _UNREAD:
+        return InputError("E115", f"This version cannot read '{name}'.", why="It has no reader yet.", fix=_UNREAD[name])
+    near = difflib.get_close_matches(name.casefold(), [*_READERS, *_UNREAD], n=1)
+    return InputError(
+        "E115",
+        f"Unknown source '{name}'" + (f" (did you mean '{near[0]}'?)." if near else "."),
+        why=f"Sources are {', '.join(_READERS)}.",
+        fix="Pass one of them to --source.",
+    )
+
+
+def _locate(name: str, root: Path | None) -> Path:
+    if root is None:
+        base = os.environ.get("RETCLIP_DATA", "")
+        if not base:
+            raise InputError(
+                "E118",
+                f"No folder given for '{name}'.",
+                why="RETCLIP_DATA is not set, so there is no default place.",
+                fix=f"Pass --root DIR, or set RETCLIP_DATA to the folder that holds {name}/.",
+            )
+        root = Path(base) / name
+    if root.is_dir() or (name == "table" and root.is_file()):
+        return root
+    raise InputError(
+        "E118",
+        f"{root} is not a folder." if root.exists() else f"{root} does not exist.",
+        why=f"'{name}' is read from there.",
+        fix="Check --root (default: $RETCLIP_DATA/<source>).",
+    )
+
+
+def _refuse_other(name: str, root: Path) -> None:
+    """Stop when a folder holds the marks of another corpus and none of its own; tables may lie in any folder."""
+    if name == "table" or (name in _MARKS and list(root.glob(_MARKS[name][1]))):
+        return
+    for source, (title, mark) in _MARKS.items():
+        found = next(root.glob(mark), None)
+        if found is not None:
+            raise InputError(
+                "E102",
+                f"{root} looks like {title}, not {name}.",
+                why=f"Found {found.relative_to(root)}.",
+                fix=f"Use --source {source}.",
+            )

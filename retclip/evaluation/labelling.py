@@ -1,0 +1,84 @@
+"""Observed pictures -> predictions: the second half of the query pipeline, with or without oracles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from retclip.core.masks import MaskSet
+from retclip.core.vocabulary import Vocabulary
+from retclip.evaluation.observations import ObservedImage
+from retclip.evaluation.oracles import best_proposals, only_present, present_columns, restrict, true_labels
+from retclip.evaluation.panoptic_quality import MapSegment
+from retclip.evaluation.prediction import Prediction
+from retclip.evaluation.truth import TruthMap
+from retclip.ports.neighbors import NeighborIndex
+from retclip.presets import Preset
+from retclip.query.matching import LabelMap
+from retclip.query.merge import merge_panoptic, semantic_map, thing_instances
+from retclip.query.pipeline import asked_classes, find_neighbors, hits_of
+from retclip.query.scoring import Hits, Observation, weigh
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """Labels observed pictures with one database version, vocabulary and preset; no network is asked.
+
+    Attributes:
+        seen: (C,) bool, classes of the trained head; only used where observations carry its scores.
+        oracles: names from `oracles.ORACLES`; `masks` is a matter of proposals and changes nothing here.
+    """
+
+    index: NeighborIndex
+    labels: LabelMap
+    vocabulary: Vocabulary
+    preset: Preset
+    seen: Tensor
+    oracles: frozenset[str] = frozenset()
+
+    def predict(self, image: ObservedImage, truth: TruthMap, origin: str) -> Prediction:
+        """The prediction of one picture; the truth is looked at by oracles only."""
+        masks, observation = image.masks, image.observation
+        if "selection" in self.oracles:
+            rows = best_proposals(masks, truth)
+            masks, observation = masks.select(rows), select_rows(observation, rows)
+        scores, void = self.scores(observation, truth)
+        if "labels" in self.oracles:
+            scores = true_labels(masks, scores, truth)
+        return self._merged(masks, scores, void, origin)
+
+    def scores(self, observation: Observation, truth: TruthMap) -> tuple[Tensor, Tensor | None]:
+        """Fused scores (N, C) and void (N,) of one picture's proposals."""
+        labels = self.labels
+        if "vocabulary" in self.oracles:
+            labels = only_present(labels, truth)
+            observation = restrict(observation, present_columns(truth))
+        classes = asked_classes(labels, len(self.vocabulary), self.seen)
+        experts, fused = weigh(observation, self.hits(observation.keys, labels), classes, self.preset)
+        return fused.scores, experts.void
+
+    def hits(self, keys: Tensor, labels: LabelMap) -> Hits:
+        """Neighbours among the matched classes; one empty place each where no class is matched."""
+        if not labels.column or not len(keys):
+            return Hits(torch.full((len(keys), 1), torch.inf), torch.full((len(keys), 1), -1))
+        return hits_of(find_neighbors(self.index, labels, keys, self.preset), labels, keys.device)
+
+    def _merged(self, masks: MaskSet, scores: Tensor, void: Tensor | None, origin: str) -> Prediction:
+        merged = merge_panoptic(masks, scores, void, self.vocabulary, self.preset.merge)
+        segments = merged.panoptic.segments
+        return Prediction(
+            ids=merged.panoptic.ids,
+            segments=tuple(MapSegment(segment.id, segment.category_id) for segment in segments),
+            scores=tuple(min(1.0, segment.score) for segment in segments),
+            semantic=semantic_map(masks, scores),
+            instances=thing_instances(masks, scores, self.vocabulary, self.preset.merge.max_instances),
+            origin=origin,
+        )
+
+
+def select_rows(observation: Observation, rows: Tensor) -> Observation:
+    """The proposals at `rows` (n,)."""
+    tables = (observation.clip, observation.in_vocab, observation.void)
+    return Observation(observation.keys[rows], *(None if table is None else table[rows] for table in tables))

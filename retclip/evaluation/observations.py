@@ -1,0 +1,144 @@
+"""Observations on disk: what the networks said of every picture, so that metrics and fusion run again without them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save
+
+from retclip.core.errors import InputError, require
+from retclip.core.masks import MaskSet
+from retclip.core.panoptic import ids_to_rgb, rgb_to_ids
+from retclip.evaluation.atoms import Atoms, split_into_atoms
+from retclip.query.scoring import Observation
+from retclip.reports.files import prepare_folder, write_bytes, write_json
+
+_TABLES = ("clip", "in_vocab", "void")
+_NOTES = {"sha256", "origin", "height", "width"}
+
+
+@dataclass(frozen=True)
+class ObservedImage:
+    """Everything the networks said of one picture: its file digest, proposals, and their keys and scores."""
+
+    sha256: str
+    masks: MaskSet
+    observation: Observation
+
+
+class ObservationStore:
+    """A folder of observed pictures, valid for one set of models and proposals.
+
+    Binary masks are kept as a partition (`evaluation/atoms.py`) inside a PNG, logits as 16-bit floats; keys and scores
+    as they are. Nothing in it is code: safetensors and PNG only.
+
+    Args:
+        folder: made when missing.
+        identity: plain JSON of what the observations depend on; a folder made under another one is refused.
+
+    Raises:
+        InputError: E165 when the folder belongs to another run.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.folder = folder
+        prepare_folder(folder)
+        path = folder / "identity.json"
+        if path.is_file():
+            _check_identity(path, identity)
+        else:
+            write_json(path, dict(identity))
+
+    def __contains__(self, image_id: str) -> bool:
+        return self._path(image_id).is_file()
+
+    def store(self, image_id: str, image: ObservedImage) -> None:
+        """Write one picture."""
+        tables = {name: getattr(image.observation, name) for name in _TABLES}
+        arrays = {name: table.cpu().numpy() for name, table in tables.items() if table is not None}
+        arrays["keys"] = image.observation.keys.cpu().numpy().astype(np.float32)
+        if image.masks.masks.dtype == torch.bool:
+            atoms = split_into_atoms(image.masks.masks.cpu().numpy())
+            arrays["atoms"] = np.frombuffer(_png(atoms), np.uint8)
+            arrays["inside"] = np.packbits(atoms.inside, axis=1)
+        else:
+            arrays["logits"] = image.masks.masks.cpu().numpy().astype(np.float16)
+        height, width = image.masks.image_size
+        notes = {"sha256": image.sha256, "origin": image.masks.origin, "height": str(height), "width": str(width)}
+        write_bytes(self._path(image_id), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=notes))
+
+    def load(self, image_id: str) -> ObservedImage:
+        """Read one picture. Raises InputError E165 for a damaged file."""
+        arrays, notes = self._read(image_id)
+        tables = {name: torch.from_numpy(arrays[name]) if name in arrays else None for name in _TABLES}
+        observation = Observation(torch.from_numpy(arrays["keys"]), **tables)
+        size = (int(notes["height"]), int(notes["width"]))
+        if "logits" in arrays:
+            masks = torch.from_numpy(arrays["logits"]).float()
+        else:
+            masks = torch.from_numpy(_atoms(arrays).masks())
+        return ObservedImage(notes["sha256"], MaskSet(masks, size, notes["origin"]), observation)
+
+    def load_atoms(self, image_id: str) -> tuple[Atoms, Observation]:
+        """The same with the partition in place of the masks. Raises InputError E165 for soft proposals."""
+        arrays, _ = self._read(image_id)
+        if "atoms" not in arrays:
+            why = "These proposals are soft masks; they have no finite partition."
+            raise InputError("E165", f"{self._path(image_id)} cannot be swept.", why=why, fix="Use `retclip eval`.")
+        tables = {name: torch.from_numpy(arrays[name]) if name in arrays else None for name in _TABLES}
+        return _atoms(arrays), Observation(torch.from_numpy(arrays["keys"]), **tables)
+
+    def _read(self, image_id: str) -> tuple[dict[str, np.ndarray[Any, Any]], Mapping[str, str]]:
+        path = self._path(image_id)
+        try:
+            with safe_open(path, framework="numpy") as file:
+                notes = file.metadata() or {}
+            arrays = load_file(path)
+            complete = set(notes) >= _NOTES and "keys" in arrays
+            require(complete, path.name, "keys, digest and size", sorted((*notes, *arrays)))
+        except (OSError, SafetensorError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise InputError(
+                "E165", f"Cannot read the observation {path}.", why=why, fix="Delete it and run again."
+            ) from error
+        return arrays, notes
+
+    def _path(self, image_id: str) -> Path:
+        # Ids come from annotation files and may hold anything.
+        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in image_id)[:80]
+        digest = hashlib.sha256(image_id.encode("utf-8", errors="surrogatepass")).hexdigest()[:8]
+        return self.folder / f"{safe}-{digest}.safetensors"
+
+
+def _check_identity(path: Path, identity: Mapping[str, Any]) -> None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError("E165", f"Cannot read {path}.", why=str(error), fix="Delete the folder.") from error
+    wanted = json.loads(json.dumps(identity))
+    if found != wanted:
+        keys = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k)) if isinstance(found, dict) else []
+        why = f"It was observed with other settings: {', '.join(keys) or 'unreadable identity'}."
+        raise InputError("E165", f"{path.parent} belongs to another run.", why=why, fix="Choose another --out folder.")
+
+
+def _png(atoms: Atoms) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(ids_to_rgb(atoms.index)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _atoms(arrays: Mapping[str, np.ndarray[Any, Any]]) -> Atoms:
+    index = rgb_to_ids(np.asarray(Image.open(io.BytesIO(arrays["atoms"].tobytes()), formats=("PNG",))))
+    count = len(arrays["keys"])
+    return Atoms(index, np.unpackbits(arrays["inside"], axis=1, count=count).astype(np.bool_))

@@ -1,0 +1,88 @@
+"""What is to be done: fixed units of pictures, each with a key that says whether it was done before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from retclip.core.identity import FeatureSpace
+from retclip.core.vocabulary import Vocabulary, normalise_name
+from retclip.ports.corpora import Corpus, CorpusClass, CorpusImage, RegionKind
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to take from a corpus.
+
+    Attributes:
+        corpus: where pictures and labels come from.
+        kind: annotated masks or boxes.
+        vocabulary: only regions of these classes; None takes all.
+        limit: at most so many pictures.
+        per_class_cap: at most so many live segments of one class in the database.
+        batch: pictures per unit.
+        min_area: smaller regions (pixels) are left out.
+        thumbnails: longest side of stored thumbnails in pixels, 0 = none.
+        shard_rows: segments per shard.
+    """
+
+    corpus: Corpus
+    kind: RegionKind
+    vocabulary: Vocabulary | None = None
+    limit: int | None = None
+    per_class_cap: int | None = None
+    batch: int = 8
+    min_area: int = 1
+    thumbnails: int = 128
+    shard_rows: int = 262_144
+
+    def images(self) -> Iterator[CorpusImage]:
+        """The pictures to look at, in the corpus's own order."""
+        return islice(self.corpus.images(), self.limit)
+
+    def wanted(self) -> dict[str, CorpusClass]:
+        """Corpus classes to take, by raw label."""
+        if self.vocabulary is None:
+            return {item.raw: item for item in self.corpus.classes}
+        asked = {normalise_name(name) for category in self.vocabulary for name in category.names}
+        return {
+            item.raw: item
+            for item in self.corpus.classes
+            if asked & {normalise_name(name) for name in (item.raw, item.name, *item.aliases)}
+        }
+
+    def job(self, space: FeatureSpace) -> str:
+        """Name of the ledger: equal for runs whose units can stand in for each other."""
+        settings = [space.fingerprint, self.corpus.name, self.kind, sorted(self.wanted()), self.min_area]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class WorkUnit:
+    """Pictures that are encoded together; `key` changes when a picture's file or labels change."""
+
+    key: str
+    images: tuple[CorpusImage, ...]
+
+
+def work_units(images: Iterable[CorpusImage], batch: int) -> Iterator[WorkUnit]:
+    """Cut a stream of pictures into units of `batch`. Raises nothing for vanished files: the build reports them."""
+    iterator = iter(images)
+    while members := tuple(islice(iterator, batch)):
+        yield WorkUnit(_key(members), members)
+
+
+def _key(images: tuple[CorpusImage, ...]) -> str:
+    facts = []
+    for image in images:
+        try:
+            status = image.path.stat()
+            stamp = [status.st_size, status.st_mtime_ns]
+        except OSError:
+            stamp = []
+        labels = [[label.name, label.present, label.confidence] for label in image.labels]
+        facts.append([image.source, image.split, image.image_id, stamp, labels])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]

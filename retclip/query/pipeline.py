@@ -1,0 +1,197 @@
+"""The walk of a segmentation: pictures -> proposals and features -> three questions -> one table -> one map."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from retclip import __version__
+from retclip.core.errors import DatabaseError, EmptyDatabase, FeatureSpaceMismatch
+from retclip.core.images import Picture
+from retclip.core.masks import MaskSet
+from retclip.core.results import SegmentationResult
+from retclip.core.segments import Neighbors
+from retclip.core.vocabulary import Vocabulary
+from retclip.ports.encoders import DenseEncoder, TextEncoder, embed_regions
+from retclip.ports.neighbors import NeighborIndex
+from retclip.ports.proposals import MaskProposer
+from retclip.presets import Preset
+from retclip.query.matching import LabelMap, match_labels
+from retclip.query.merge import merge_panoptic, semantic_map, thing_instances
+from retclip.query.provenance import Evidence, explain
+from retclip.query.scoring import AskedClasses, Hits, Observation, weigh
+from retclip.query.similarity import TextSimilarity
+
+
+@dataclass(frozen=True)
+class Models:
+    """The networks of a segmenter: an image encoder, a proposer, and a text tower where the encoder has one."""
+
+    encoder: DenseEncoder
+    proposer: MaskProposer
+    text: TextEncoder | None = None
+
+
+class RetrievalSegmenter:
+    """Labels the proposals of any picture with the classes of one vocabulary.
+
+    Vocabulary and database are fixed at construction, so labels are matched once for all pictures.
+
+    Raises:
+        FeatureSpaceMismatch: the encoder is not the one the database was built with.
+        EmptyDatabase: the database holds no segment.
+        DatabaseError: E309, none of the asked classes is stored and there is no text tower.
+    """
+
+    def __init__(self, models: Models, index: NeighborIndex, vocabulary: Vocabulary, preset: Preset) -> None:
+        if index.space != models.encoder.space:
+            raise FeatureSpaceMismatch(
+                index.name,
+                index.space.encoder,
+                models.encoder.space.encoder,
+                index.space.differences(models.encoder.space),
+            )
+        if not index.classes:
+            raise EmptyDatabase(index.name, index.version)
+        self._models = models
+        self._index = index
+        self._preset = preset
+        self._similarity = TextSimilarity(models.text) if models.text is not None else None
+        self.vocabulary = vocabulary
+        self.labels: LabelMap = match_labels(vocabulary, index.classes, models.text, preset.retrieval.label_match)
+        if not self.labels.column and models.text is None:
+            shown = ", ".join(vocabulary.names[:5])
+            raise DatabaseError(
+                "E309",
+                f"Database '{index.name}' has none of the asked classes ({shown}).",
+                why="The encoder has no text tower, so a class needs exemplars.",
+                fix=f"retclip index add-classes --db {index.name} --classes ... --images DIR",
+            )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should be told once: experts that cannot vote, and labels that names alone did not decide."""
+        notes = []
+        if self._models.text is None:
+            notes.append("The encoder has no text tower: labels come from retrieval alone (gamma is 1).")
+        notes.append("No in-vocabulary head in this preset: alpha and beta play no part.")
+        for label, candidates in self.labels.ambiguous:
+            notes.append(
+                f"Stored class '{label}' fits {' and '.join(repr(c) for c in candidates)}; '{candidates[0]}' is used."
+            )
+        return tuple(notes)
+
+    def segment(self, pictures: Sequence[Picture]) -> list[SegmentationResult]:
+        """Segment pictures, one encoder pass each."""
+        start = time.perf_counter()
+        proposals = self._models.proposer.propose(pictures, self.vocabulary)
+        features = self._models.encoder.encode_images([picture.pixels for picture in pictures])
+        shared = (time.perf_counter() - start) / max(1, len(pictures))
+        results = []
+        for picture, masks, dense in zip(pictures, proposals, features, strict=True):
+            began = time.perf_counter()
+            keys = embed_regions(self._models.encoder, dense, masks.for_pooling())
+            results.append(self._result(picture, masks, self.score(keys), began - shared))
+        return results
+
+    def observe(self, picture: Picture) -> tuple[MaskSet, Observation]:
+        """Proposals of a picture and what the networks say of them; the database is not asked."""
+        (masks,) = self._models.proposer.propose([picture], self.vocabulary)
+        (dense,) = self._models.encoder.encode_images([picture.pixels])
+        return masks, self._observation(embed_regions(self._models.encoder, dense, masks.for_pooling()))
+
+    def score(self, keys: Tensor) -> Evidence:
+        """Ask the database and the text tower about unit key vectors (N, D) of one image."""
+        observation = self._observation(keys)
+        neighbors = find_neighbors(self._index, self.labels, keys, self._preset)
+        hits = hits_of(neighbors, self.labels, keys.device)
+        experts, fused = weigh(observation, hits, asked_classes(self.labels, len(self.vocabulary)), self._preset)
+        return Evidence(experts, fused, neighbors, self.labels, self.vocabulary, self._index)
+
+    def _observation(self, keys: Tensor) -> Observation:
+        return Observation(keys, self._similarity.scores(keys, self.vocabulary) if self._similarity else None)
+
+    def _result(self, picture: Picture, masks: MaskSet, evidence: Evidence, began: float) -> SegmentationResult:
+        scores = evidence.fused.scores
+        merged = merge_panoptic(masks, scores, evidence.experts.void, self.vocabulary, self._preset.merge)
+        return SegmentationResult(
+            image=picture.name,
+            image_sha256=picture.sha256,
+            panoptic=merged.panoptic,
+            explanations=explain(evidence, merged.panoptic.segments, merged.proposals),
+            semantic=semantic_map(masks, scores),
+            instances=thing_instances(masks, scores, self.vocabulary, self._preset.merge.max_instances),
+            vocabulary=self.vocabulary,
+            run=self.run,
+            seconds=time.perf_counter() - began,
+        )
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        """Settings and identities that results carry."""
+        return {
+            "retclip": __version__,
+            "preset": self._preset.name,
+            "db": [
+                {
+                    "name": self._index.name,
+                    "version": self._index.version,
+                    "feature_space": self._index.space.fingerprint,
+                }
+            ],
+            "proposals": asdict(self._preset.proposals),
+            "retrieval": asdict(self._preset.retrieval),
+            "fusion": asdict(self._preset.fusion),
+            "merge": asdict(self._preset.merge),
+            "vocabulary": {"name": self.vocabulary.name, "classes": len(self.vocabulary)},
+        }
+
+
+def find_neighbors(index: NeighborIndex, labels: LabelMap, keys: Tensor, preset: Preset) -> Neighbors:
+    """Nearest stored segments of the asked classes for key vectors (N, D), as the preset's retrieval says.
+
+    A key of length zero (a region without features) has no neighbours.
+    """
+    retrieval = preset.retrieval
+    transform = None if retrieval.transform == "database" else retrieval.transform
+    queries = keys.cpu().numpy()
+    usable: npt.NDArray[np.bool_] = (queries != 0).any(axis=1)
+    found = index.search(queries[usable], retrieval.k, sorted(labels.column), retrieval.per_class_k or None, transform)
+    if usable.all():
+        return found
+
+    def spread(values: npt.NDArray[Any], missing: float) -> npt.NDArray[Any]:
+        rows = np.full((len(usable), retrieval.k), missing, values.dtype)
+        rows[usable] = values
+        return rows
+
+    return Neighbors(
+        spread(found.distance, np.inf),
+        spread(found.class_id, -1),
+        spread(found.shard, -1),
+        spread(found.row, -1),
+        spread(found.segment_id, 0),
+    )
+
+
+def hits_of(neighbors: Neighbors, labels: LabelMap, device: torch.device) -> Hits:
+    """Neighbours with their classes as columns of the vocabulary."""
+    table = np.full(max(labels.column, default=0) + 2, -1, dtype=np.int64)
+    for class_id, column in labels.column.items():
+        table[class_id] = column
+    columns = torch.from_numpy(table[neighbors.class_id])
+    return Hits(torch.from_numpy(neighbors.distance).to(device), columns.to(device))
+
+
+def asked_classes(labels: LabelMap, count: int, seen: Tensor | None = None) -> AskedClasses:
+    """Which of `count` classes have exemplars; none is seen without a trained head."""
+    stored = torch.zeros(count, dtype=torch.bool)
+    stored[sorted(set(labels.column.values()))] = True
+    return AskedClasses(stored, torch.zeros(count, dtype=torch.bool) if seen is None else seen)

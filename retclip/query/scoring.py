@@ -1,0 +1,130 @@
+"""From what the networks and the database said of one picture's proposals to one fused table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from retclip.core.errors import require
+from retclip.presets import FusionSettings, Preset
+from retclip.query.ensemble import ExpertScores, FusedScores, combine
+from retclip.query.retrieval import retrieval_scores
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the networks say of N proposals; with the database, enough to label them again without a network.
+
+    Attributes:
+        keys: (N, D) float32 unit vectors that the database is asked about.
+        clip, in_vocab: (N, C) probabilities over the asked classes, None without such an expert.
+        void: (N,) probability that a proposal is nothing, None without a trained head.
+    """
+
+    keys: Tensor
+    clip: Tensor | None = None
+    in_vocab: Tensor | None = None
+    void: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Neighbours in terms of the asked classes: distance (N, K), inf where missing; column (N, K) int64, -1 there."""
+
+    distance: Tensor
+    column: Tensor
+
+    def __post_init__(self) -> None:
+        same = self.distance.shape == self.column.shape
+        require(same, "Hits.column", str(tuple(self.distance.shape)), tuple(self.column.shape))
+
+    def nearest(self, k: int) -> Hits:
+        """The first k places."""
+        return Hits(self.distance[:, :k], self.column[:, :k])
+
+
+@dataclass(frozen=True)
+class AskedClasses:
+    """What is known of the asked classes, (C,) bool each: the database has exemplars; the head was trained on them."""
+
+    stored: Tensor
+    seen: Tensor
+
+
+def weigh(
+    observation: Observation, hits: Hits, classes: AskedClasses, preset: Preset
+) -> tuple[ExpertScores, FusedScores]:
+    """Score, prune, correct and fuse as the preset says; proposals of ONE picture, unless no setting looks across them.
+
+    `retrieval.minmax = "image"` and `retrieval.prune_classes` look across the proposals of a picture.
+    """
+    retrieval = retrieval_scores(hits.distance, hits.column, len(classes.stored), preset.retrieval)
+    clip, in_vocab = observation.clip, observation.in_vocab
+    if preset.retrieval.prune_classes:
+        kept = kept_classes(retrieval, classes.stored, preset.retrieval.prune_classes)
+        retrieval = retrieval * kept
+        clip, in_vocab = (_restricted(table, kept) for table in (clip, in_vocab))
+    void = observation.void
+    if void is not None and preset.fusion.void == "corrected":
+        void = corrected_void(void, retrieval, clip)
+    trust = retrieval_trust(hits, classes.stored, preset.fusion)
+    experts = ExpertScores(retrieval, clip, in_vocab, void, trust)
+    return experts, combine(experts, classes.seen, preset.fusion)
+
+
+def kept_classes(retrieval: Tensor, stored: Tensor, most: int) -> Tensor:
+    """(C,) bool: the `most` stored classes with the largest retrieval score summed over a picture's proposals.
+
+    Classes without exemplars stay: retrieval cannot speak against them.
+    """
+    totals = retrieval.sum(dim=0)
+    ranked = totals.topk(min(most, len(totals))).indices
+    best = torch.zeros_like(stored).to(totals.device).index_fill(0, ranked, True)
+    return (best & (totals > 0)) | ~stored.to(totals.device)
+
+
+def _restricted(table: Tensor | None, kept: Tensor) -> Tensor | None:
+    """Probabilities over the kept classes only, rows sum to 1 again."""
+    if table is None:
+        return None
+    left = table * kept
+    return left / left.sum(dim=1, keepdim=True).clamp_min(torch.finfo(left.dtype).tiny)
+
+
+def corrected_void(void: Tensor, retrieval: Tensor, clip: Tensor | None) -> Tensor:
+    """(N,) void lowered by the confidence of the best class of CLIP or retrieval, whichever is surer.
+
+    The head calls what it was not trained on nothing; a segment that the others recognise is something.
+    """
+    tables = [retrieval] if clip is None else [retrieval, clip]
+    sure = torch.stack([table.amax(dim=1) for table in tables]).amax(dim=0).clamp(0, 1)
+    return void * (1 - sure)
+
+
+def retrieval_trust(hits: Hits, stored: Tensor, fusion: FusionSettings) -> Tensor | None:
+    """Factors of gamma, (N or 1, C or 1) in [0, 1]; None where the paper's constant gamma is asked.
+
+    `fusion.reliability` (intercept, slope) gives each query sigmoid(intercept + slope * nearest distance), the chance
+    that its class is stored at all; `fusion.gamma_by_class` gives classes without exemplars their whole CLIP score.
+    """
+    if not fusion.reliability and not fusion.gamma_by_class:
+        return None
+    trust = torch.ones(1, 1, device=hits.distance.device)
+    if fusion.reliability:
+        intercept, slope = fusion.reliability
+        nearest = hits.distance[:, :1].float()
+        # No hit at all: distance inf, and a falling sigmoid is 0 there; written out because 0 * inf is NaN.
+        trust = torch.where(nearest.isinf(), 0.0, torch.sigmoid(intercept + slope * nearest.nan_to_num(posinf=0.0)))
+    if fusion.gamma_by_class:
+        trust = trust * stored.to(trust)[None]
+    return trust
+
+
+def leave_out(hits: Hits, banned: Tensor) -> Hits:
+    """The hits less the places marked in `banned` (N, K) bool, the rest moved forward in their order."""
+    distance = torch.where(banned, torch.inf, hits.distance)
+    column = torch.where(banned, -1, hits.column)
+    order = distance.argsort(dim=1, stable=True)
+    return replace(hits, distance=distance.gather(1, order), column=column.gather(1, order))

@@ -1,0 +1,36 @@
+"""Joining parts: for proposers that know no objects, touching regions of one thing class are one object."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+
+def join_touching(
+    ids: npt.NDArray[np.int32], column: npt.NDArray[np.int64], joins: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int32]:
+    """New id of every segment: touching segments of one joining class get the id of their largest member.
+
+    Args:
+        ids: (H, W) segment ids, 0 = nothing.
+        column: (S + 1,) class of every id; entry 0 is not used.
+        joins: (S + 1,) True for ids whose class joins.
+
+    Returns:
+        (S + 1,) id to use instead of each id; ids that join with none keep theirs.
+    """
+    count = len(column)
+    pairs = [(ids[:, :-1], ids[:, 1:]), (ids[:-1], ids[1:])]
+    first = np.concatenate([a.ravel() for a, _ in pairs])
+    second = np.concatenate([b.ravel() for _, b in pairs])
+    different = (first != second) & joins[first] & joins[second] & (column[first] == column[second])
+    graph = coo_array((np.ones(int(different.sum()), np.int8), (first[different], second[different])), (count, count))
+    _, group = connected_components(graph, directed=False)
+    areas = np.bincount(ids.ravel(), minlength=count)
+    # Stable order by area: the last write per group is its largest member, ties go to the lower id.
+    order = np.lexsort((-np.arange(count), areas))
+    largest = np.zeros(count, dtype=np.int32)
+    largest[group[order]] = order
+    return largest[group]

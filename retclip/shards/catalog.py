@@ -1,0 +1,79 @@
+"""Finds databases by name or path, at a version: `name`, `name@7`, `path/to/x.retdb`, `path/to/x.retdb@7`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from retclip.core.errors import DatabaseError
+from retclip.shards.database import Database
+
+SUFFIX = ".retdb"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_VERSIONED = re.compile(r"(?P<place>.+)@(?P<version>[0-9]{1,12})", re.DOTALL)
+
+
+def home() -> Path:
+    """`$RETCLIP_HOME`, or `~/.retclip`."""
+    given = os.environ.get("RETCLIP_HOME")
+    return Path(given) if given else Path.home() / ".retclip"
+
+
+def database_path(name_or_path: str) -> Path:
+    """Folder that a name or a path means, whether it exists or not.
+
+    A text with a path separator or the ending `.retdb` is a path; anything else is a name in `$RETCLIP_HOME/db`.
+
+    Raises:
+        DatabaseError: E306 for a name with other characters than letters, digits, dot, dash and underscore.
+    """
+    if os.sep in name_or_path or name_or_path.endswith(SUFFIX):
+        return Path(name_or_path).expanduser()
+    if not _NAME.fullmatch(name_or_path):
+        raise DatabaseError(
+            "E306",
+            f"'{name_or_path}' is not a database name.",
+            why="Names start with a letter or digit and have letters, digits, dot, dash and underscore, at most 100.",
+            fix=f"Use such a name, or a path that ends with {SUFFIX}.",
+        )
+    return home() / "db" / (name_or_path + SUFFIX)
+
+
+def locate_database(reference: str) -> tuple[Path, int | None]:
+    """Folder and version (None = the newest) of an existing database, by name or path, `@<number>` asks for a version.
+
+    Raises:
+        DatabaseError: E306 when there is none, with near names.
+    """
+    match = _VERSIONED.fullmatch(reference)
+    place, version = (match["place"], int(match["version"])) if match else (reference, None)
+    path = database_path(place)
+    if not path.is_dir():
+        names = [known.name.removesuffix(SUFFIX) for known in list_databases()]
+        near = difflib.get_close_matches(path.name.removesuffix(SUFFIX), names, n=3, cutoff=0.5)
+        raise DatabaseError(
+            "E306",
+            f"There is no database '{place}'.",
+            why=f"Looked at {path}." + (f" Did you mean: {', '.join(near)}?" if near else ""),
+            fix="See what there is with: retclip db list",
+        )
+    return path, version
+
+
+def open_database(reference: str) -> Database:
+    """Open a database by name or path; `@<number>` at the end asks for a version.
+
+    Raises:
+        DatabaseError: E306 when there is none; the errors of `Database.open` otherwise.
+    """
+    return Database.open(*locate_database(reference))
+
+
+def list_databases() -> list[Path]:
+    """Folders of all databases in `$RETCLIP_HOME/db`, by name."""
+    folder = home() / "db"
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.glob("*" + SUFFIX) if (path / "FORMAT").is_file())

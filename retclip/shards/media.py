@@ -1,0 +1,138 @@
+"""Thumbnails in LMDB: a cache that may be missing, damaged or removed at any time without harm to the database."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from retclip.core.errors import require
+from retclip.shards import durable
+
+FOLDER = "cache.lmdb"
+FIRST_MAP_BYTES = 64 << 20
+TRANSACTION_BYTES = 32 << 20
+MAX_VALUE_BYTES = 1 << 20
+_DIGEST_BYTES = 8
+_log = logging.getLogger(__name__)
+# LMDB refuses a second environment on one file in a process, so they are opened for one call at a time.
+_guard = threading.Lock()
+
+
+def _fresh_guard() -> None:
+    """A child of fork must not inherit a guard that a thread of its parent holds."""
+    global _guard
+    _guard = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_fresh_guard)
+
+
+def read_thumbnail(database: Path, segment_id: int) -> bytes | None:
+    """JPEG bytes, or None when the cache does not have them whole."""
+    folder = database / FOLDER
+    if not folder.is_dir():
+        return None
+    try:
+        with _environment(folder, readonly=True) as env, env.begin(buffers=True) as transaction:
+            view = transaction.get(_key(segment_id))
+            # A damaged length may reach beyond the file; up to the limit, `_pad` has made the file long enough.
+            value = None if view is None or len(view) > MAX_VALUE_BYTES else bytes(view)
+    except (lmdb.Error, OSError) as error:
+        _log.warning("The thumbnail cache %s cannot be read and is ignored: %s", folder, error)
+        return None
+    if value is None or value[:_DIGEST_BYTES] != _digest(value[_DIGEST_BYTES:]):
+        return None
+    return value[_DIGEST_BYTES:]
+
+
+def write_thumbnails(database: Path, thumbnails: Mapping[int, bytes]) -> None:
+    """Store JPEG bytes by segment id; a damaged cache is thrown away and started again.
+
+    Raises:
+        ValueError: for a picture of a megabyte or more; nothing is stored then.
+    """
+    largest = max(map(len, thumbnails.values()), default=0)
+    require(largest <= MAX_VALUE_BYTES - _DIGEST_BYTES, "thumbnail", "less than 1 MiB", largest)
+    folder = database / FOLDER
+    with durable.explained(folder):
+        try:
+            _write(folder, thumbnails)
+        except lmdb.DiskError as error:
+            raise OSError(*error.args) from error
+        except lmdb.Error as error:
+            _log.warning("The thumbnail cache %s is damaged and is started again: %s", folder, error)
+            durable.remove(folder)
+            _write(folder, thumbnails)
+
+
+def _write(folder: Path, thumbnails: Mapping[int, bytes]) -> None:
+    with _environment(folder, readonly=False) as env:
+        for batch in _batches(thumbnails):
+            while True:
+                try:
+                    with env.begin(write=True) as transaction:
+                        for key, value in batch:
+                            transaction.put(key, value)
+                    break
+                except lmdb.MapFullError:
+                    # No transaction is open here, which is the only time the map may grow.
+                    env.set_mapsize(2 * env.info()["map_size"])
+        pages = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    _pad(folder / "data.mdb", pages + MAX_VALUE_BYTES)
+
+
+def _pad(data: Path, size: int) -> None:
+    """Lengthen the file with a hole, so that a damaged length of a value reads zeros instead of raising SIGBUS."""
+    if data.stat().st_size < size:
+        os.truncate(data, size)
+
+
+def _batches(thumbnails: Mapping[int, bytes]) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Keys and values in transactions of bounded size."""
+    batch: list[tuple[bytes, bytes]] = []
+    size = 0
+    for segment_id, jpeg in thumbnails.items():
+        batch.append((_key(segment_id), _digest(jpeg) + jpeg))
+        size += len(jpeg)
+        if size >= TRANSACTION_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+@contextmanager
+def _environment(folder: Path, *, readonly: bool) -> Iterator[Any]:
+    """An environment for one call: nothing stays open that a fork could inherit."""
+    data = folder / "data.mdb"
+    # 3.0 of py-lmdb bundles two engines whose files do not read each other; 0.9 is the older, wider one.
+    pinned: dict[str, Any] = {"lib_version": 0} if hasattr(lmdb, "BadChecksumError") else {}
+    size = max(FIRST_MAP_BYTES, 2 * data.stat().st_size if data.exists() else 0)
+    with _guard:
+        env = lmdb.open(
+            str(folder), map_size=size, readonly=readonly, lock=os.access(folder.parent, os.W_OK), max_dbs=0, **pinned
+        )
+        try:
+            pages = env.info()["last_pgno"] + 1
+            if data.stat().st_size < pages * env.stat()["psize"] and pages > 2:
+                # Touching a page behind the end of the file would kill the process with SIGBUS.
+                raise lmdb.CorruptedError(f"{data} is shorter than its {pages} pages")
+            yield env
+        finally:
+            env.close()
+
+
+def _key(segment_id: int) -> bytes:
+    return segment_id.to_bytes(8, "big")
+
+
+def _digest(value: bytes) -> bytes:
+    return hashlib.sha256(value).digest()[:_DIGEST_BYTES]

@@ -1,0 +1,61 @@
+"""Gives a finished manifest its number, and brings old content back as a new version."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from retclip.core.errors import DatabaseError
+from retclip.shards.creation import timestamp
+from retclip.shards.durable import link_file
+from retclip.shards.lock import writer_lock
+from retclip.shards.manifest import Manifest, current_manifest, manifest_path, read_manifest, versions
+from retclip.shards.sweep import sweep
+
+
+def next_version(database: Path) -> int:
+    """The number that a writer will claim.
+
+    Ask before reading the version that the change is made on: one published in between then makes the claim fail.
+    """
+    return max(versions(database), default=0) + 1
+
+
+def publish(database: Path, manifest: Manifest) -> None:
+    """Link a manifest under its version number.
+
+    Raises:
+        DatabaseError: E305 when another writer has that number; nothing changed then.
+    """
+    if not link_file(manifest_path(database, manifest.version), [manifest.to_bytes()]):
+        raise DatabaseError(
+            "E305",
+            f"Another writer published version {manifest.version} of database '{database.stem}' first.",
+            why=f"This change was made on version {manifest.parent}.",
+            fix="Run the command again: it starts from the newest version.",
+        )
+
+
+def republish(database: Path, version: int, program: str) -> int:
+    """Publish the content of an older version as a new one and return its number.
+
+    Only manifests of other versions are read: content can be brought back although the newest one has lost files.
+    """
+    with writer_lock(database, "restore"):
+        sweep(database)
+        number = next_version(database)
+        newest, old = current_manifest(database), read_manifest(database, version)
+        classes = old.classes.copy()
+        classes.next_id = max(classes.next_id, newest.classes.next_id)
+        manifest = replace(
+            old,
+            classes=classes,
+            version=number,
+            parent=newest.version,
+            created=timestamp(),
+            operation="restore",
+            note=f"content of version {version}",
+            program=program,
+        )
+        publish(database, manifest)
+    return number

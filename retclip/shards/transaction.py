@@ -1,0 +1,283 @@
+"""One write: rows are staged in shards, changes of classes and deletions in memory, and all appears at commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+
+from retclip.core.errors import DatabaseError, require
+from retclip.core.segments import StoredSegment
+from retclip.shards import durable, tables
+from retclip.shards.creation import timestamp
+from retclip.shards.database import Database
+from retclip.shards.lock import writer_lock
+from retclip.shards.manifest import Deletes, Manifest, ShardEntry, manifest_path
+from retclip.shards.publication import next_version, publish
+from retclip.shards.shard_reader import ShardReader
+from retclip.shards.shard_writer import RowBatch, staged_folder, unit_rows, write_shard
+from retclip.shards.snapshot import LiveShard, Snapshot
+from retclip.shards.sweep import sweep
+from retclip.shards.transforms import check_kind
+
+
+class Transaction:
+    """Collects changes and publishes them as one version; leaving without `commit` changes nothing.
+
+    Use as a context manager; the lock is held inside. It starts from the newest version at that moment.
+    """
+
+    def __init__(self, path: Path, operation: str, program: str, shard_rows: int) -> None:
+        require(shard_rows > 0, "shard_rows", "> 0", shard_rows)
+        self._path = path
+        self._operation, self._program, self._shard_rows = operation, program, shard_rows
+        self._stack = ExitStack()
+        self._open = False
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(writer_lock(self._path, self._operation))
+            sweep(self._path)
+            self._next = next_version(self._path)
+            self._base = Database.open(self._path)
+            self._stack = stack.pop_all()
+        manifest = self._base.manifest
+        self._classes = manifest.classes.copy()
+        self._transform = manifest.transform
+        self._shards = list(self._base.snapshot.shards)
+        self._staged: list[ShardEntry] = []
+        self._unnamed: list[Path] = []
+        self._buffer: list[RowBatch] = []
+        self._buffered_ids: set[int] = set()
+        self._changed = False
+        self._snapshot = self._rows()
+        self._open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = False
+        with self._stack:
+            for entry in self._staged:
+                durable.remove(staged_folder(self._path / "shards", entry.id))
+            # When the number is taken, whether by us or another, a later writer's sweep decides what is unnamed.
+            if not manifest_path(self._path, self._next).exists():
+                self._forget()
+
+    def _rows(self) -> Snapshot:
+        return Snapshot(self._shards, self._classes, self._base.space.dim)
+
+    def _check_open(self) -> None:
+        require(self._open, "Transaction", "open (inside `with`, before commit)", "closed")
+
+    def add(self, segments: Sequence[StoredSegment], vectors: npt.NDArray[np.floating]) -> int:
+        """Add segments whose id is not live yet; the others are left as they are.
+
+        Args:
+            segments: N segments; a new label makes a new class.
+            vectors: (N, D) of any length > 0, normalised here; row i belongs to segment i.
+
+        Returns:
+            How many were added.
+
+        Raises:
+            ValueError: for a wrong shape, NaN, infinity or a zero vector; nothing is added then.
+        """
+        self._check_open()
+        unit = unit_rows(vectors, len(segments), self._base.space.dim)
+        ids = np.fromiter((s.segment_id for s in segments), np.uint64, len(segments))
+        known = self._snapshot.locate(ids)[0] >= 0
+        fresh = []
+        for index, segment_id in enumerate(ids.tolist()):
+            if not known[index] and segment_id not in self._buffered_ids:
+                self._buffered_ids.add(segment_id)
+                fresh.append(index)
+        chosen = [segments[index] for index in fresh]
+        class_ids = np.array([self._classes.find_or_add(s.label) for s in chosen], np.int32)
+        self._put(RowBatch(tables.from_segments(chosen), class_ids, unit[fresh]))
+        return len(fresh)
+
+    def _put(self, batch: RowBatch) -> None:
+        """Buffer rows, and write a shard whenever the buffer is full."""
+        while len(batch.class_ids):
+            room = self._shard_rows - sum(len(part.class_ids) for part in self._buffer)
+            self._buffer.append(batch.part(0, room))
+            batch = batch.part(room, None)
+            self._changed = True
+            if sum(len(part.class_ids) for part in self._buffer) == self._shard_rows:
+                self._flush()
+
+    def _flush(self) -> None:
+        if not self._buffer:
+            return
+        batch = RowBatch.join(self._buffer)
+        entry = write_shard(self._path / "shards", batch, self._base.space)
+        self._staged.append(entry)
+        folder = staged_folder(self._path / "shards", entry.id)
+        self._shards.append(LiveShard(ShardReader(folder, entry, self._base.space.dim), BitMap()))
+        self._buffer.clear()
+        self._buffered_ids.difference_update(tables.numbers(batch.table, "segment_id").tolist())
+        self._snapshot = self._rows()
+
+    def delete(
+        self,
+        labels: Sequence[str] = (),
+        segment_ids: Iterable[int] = (),
+        source: str | None = None,
+        image_sha256: str | None = None,
+    ) -> int:
+        """Make segments dead: whole classes, single segments, a whole source or all segments of an image.
+
+        Several selectors add up: a segment that any of them names is dead.
+
+        Returns:
+            How many live segments died. Unknown segment ids count nothing.
+
+        Raises:
+            DatabaseError: E309 for a label that no live class has.
+        """
+        self._check_open()
+        self._flush()
+        before = self._live()
+        for class_id in {self._classes.find(label) for label in labels}:
+            self._classes.delete(class_id)
+            self._changed = True
+        self._snapshot = self._rows()
+        ids = np.fromiter(segment_ids, np.uint64)
+        self._kill(*self._snapshot.locate(ids))
+        for column, value in (("source", source), ("image_sha256", image_sha256)):
+            if value is not None:
+                for shard, rows in list(self._snapshot.rows_where(column, value)):
+                    self._kill(np.full(len(rows), shard, np.int32), rows)
+        return before - self._live()
+
+    def _live(self) -> int:
+        return sum(count for count, _ in self._snapshot.counts().values())
+
+    def _kill(self, shards: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> None:
+        """Add rows to the dead ones of their shards; shard -1 means nothing."""
+        for shard in np.unique(shards[shards >= 0]).tolist():
+            part = self._shards[shard]
+            self._shards[shard] = replace(part, dead=part.dead | BitMap(rows[shards == shard].tolist()))
+            self._changed = True
+        self._snapshot = self._rows()
+
+    def relabel(self, old: str, new: str) -> int:
+        """Rename class `old`, or merge it into class `new` if that exists; the old name stays as an alias.
+
+        Returns:
+            Live segments of `old` that now count as `new`.
+        """
+        self._check_open()
+        self._flush()
+        count = self._snapshot.counts().get(self._classes.find(old), (0, 0))[0]
+        self._classes.relabel(old, new)
+        self._snapshot = self._rows()
+        self._changed = True
+        return count
+
+    def declare(self, label: str, aliases: Iterable[str]) -> None:
+        """Give class `label` further names by which it is found. Raises DatabaseError E309 for an unknown class."""
+        self._check_open()
+        self._changed |= self._classes.declare(label, aliases)
+
+    def relabel_segments(self, segment_ids: Iterable[int], new: str) -> int:
+        """Give single segments the label `new` (`label_raw` stays): dead in place, added again to a new shard.
+
+        Returns:
+            How many live segments changed their class.
+        """
+        self._check_open()
+        require(bool(new.strip()), "new label", "a non-empty name", repr(new))
+        self._flush()
+        shards, rows = self._snapshot.locate(np.unique(np.fromiter(segment_ids, np.uint64)))
+        target = self._classes.find_or_add(new)
+        moved = 0
+        for shard in np.unique(shards[shards >= 0]).tolist():
+            here = rows[shards == shard]
+            here = here[self._snapshot.effective_classes(shard, here) != target]
+            if not len(here):
+                continue
+            reader = self._shards[shard].reader
+            table = tables.relabelled(reader.tables.rows(here), self._classes[target].name)
+            self._kill(np.full(len(here), shard, np.int32), here)
+            self._put(RowBatch(table, np.full(len(here), target, np.int32), reader.vectors[here]))
+            moved += len(here)
+        self._flush()
+        return moved
+
+    def set_transform(self, kind: str) -> None:
+        """Set the key transform of searches of the new version. Raises ValueError for an unknown kind."""
+        self._check_open()
+        check_kind(kind)
+        self._changed |= kind != self._transform
+        self._transform = kind
+
+    def commit(self, note: str = "") -> Database:
+        """Publish the changes as one new version and return it; without changes, return the newest version.
+
+        Raises:
+            DatabaseError: E305 when another writer published that version first; nothing changed then.
+        """
+        self._check_open()
+        self._flush()
+        self._open = False
+        if not self._changed:
+            return self._base
+        counts = self._snapshot.counts()
+        for entry in self._staged:
+            staged = staged_folder(self._path / "shards", entry.id)
+            final = self._path / "shards" / entry.id
+            self._unnamed.append(final)
+            durable.publish_folder(staged, final)
+        draft = replace(
+            self._base.manifest,
+            transform=self._transform,
+            classes=self._classes,
+            counts=counts,
+            shards=tuple(self._entry(part) for part in self._shards),
+        )
+        return self._publish(draft, note)
+
+    def _entry(self, part: LiveShard) -> ShardEntry:
+        """Manifest entry of a shard, with its bitmap written when it changed."""
+        entry = part.reader.entry
+        if len(part.dead) == (entry.deletes.rows if entry.deletes else 0):
+            return entry
+        name = durable.new_id()
+        part.dead.run_optimize()
+        final = self._path / "deletes" / f"{name}.roaring"
+        self._unnamed.append(final)
+        file = durable.publish_file(final, [part.dead.serialize()])
+        return replace(entry, deletes=Deletes(name, len(part.dead), file))
+
+    def _publish(self, draft: Manifest, note: str) -> Database:
+        manifest = replace(
+            draft,
+            version=self._next,
+            parent=self._base.version,
+            created=timestamp(),
+            operation=self._operation,
+            note=note,
+            program=self._program,
+        )
+        try:
+            publish(self._path, manifest)
+        except DatabaseError as error:
+            if error.code == "E305":
+                self._forget()
+            raise
+        return Database.open(self._path, self._next)
+
+    def _forget(self) -> None:
+        """Remove what was published for a version that never came to be."""
+        for path in self._unnamed:
+            durable.remove(path)

@@ -1,0 +1,44 @@
+"""Fixtures that find data which is too large for the repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same examples on every run and machine, and no example fails because a machine was busy.
+settings.register_profile("deterministic", derandomize=True, deadline=None)
+settings.load_profile("deterministic")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def _data_folder(variable: str, default: str) -> Path:
+    """Folder named by an environment variable, else beside the repository; skips unless RETCLIP_REQUIRE_DATA=1."""
+    folder = Path(os.environ.get(variable) or REPOSITORY.parent / "shared" / default)
+    if folder.is_dir():
+        return folder
+    reason = f"{folder} does not exist; set {variable} to the folder of the data"
+    if os.environ.get("RETCLIP_REQUIRE_DATA") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Real photos and annotations, each folder with its licence."""
+    return _data_folder("RETCLIP_TEST_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def photos(test_data: Path) -> Path:
+    """COCO panoptic subset: 100 train and 60 val photos with id images."""
+    return test_data / "coco_panoptic"
+
+
+@pytest.fixture(scope="session")
+def goldens() -> Path:
+    """Numbers computed by official implementations."""
+    return _data_folder("RETCLIP_GOLDENS", "goldens")

@@ -1,0 +1,46 @@
+"""Errors that say what, why and how to mend it."""
+
+from __future__ import annotations
+
+import pytest
+
+from retclip.core import errors
+from retclip.core.errors import EmptyDatabase, FeatureSpaceMismatch, InputError, RetclipError, require
+
+
+def test_three_lines_and_never_an_empty_one() -> None:
+    full = InputError("E101", "No pictures.", why="The folder is empty.", fix="Check --root.")
+    assert str(full) == "E101 No pictures.\n  why: The folder is empty.\n  fix: Check --root."
+    assert str(InputError("E101", "No pictures.", fix="Check --root.")) == "E101 No pictures.\n  fix: Check --root."
+    assert str(InputError("E101", "No pictures.")) == "E101 No pictures."
+    assert (full.code, full.what, full.why, full.fix) == (
+        "E101", "No pictures.", "The folder is empty.", "Check --root."
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("RetclipError", 1), ("InputError", 3), ("ImageError", 3), ("ModelError", 4), ("DatabaseError", 5),
+        ("FailuresError", 6), ("ResourceError", 7), ("FeatureSpaceMismatch", 5), ("EmptyDatabase", 5),
+    ],
+)  # fmt: skip
+def test_exit_codes_are_those_of_the_manual(name: str, code: int) -> None:
+    kind = getattr(errors, name)
+    assert issubclass(kind, RetclipError)
+    assert kind.exit_code == code
+
+
+def test_messages_that_write_their_own_advice() -> None:
+    mismatch = FeatureSpaceMismatch("pets", "timm/a", "timm/b", ["dim: 3 != 4", "stride: 8 != 16"])
+    assert "'pets' was built with timm/a; you asked for timm/b" in mismatch.what
+    assert "dim: 3 != 4; stride: 8 != 16" in mismatch.why
+    empty = EmptyDatabase("pets", 4)
+    assert "'pets' version 4" in empty.what
+    assert "retclip index build --db pets" in empty.fix
+
+
+def test_require_names_value_expectation_and_what_came() -> None:
+    require(True, "k", "> 0", 1)
+    with pytest.raises(ValueError, match=r"^k: expected > 0, got -1$"):
+        require(False, "k", "> 0", -1)

@@ -1,0 +1,341 @@
+"""Builds: complete, resumable, repeatable, and honest about what they did."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retclip.core.errors import FeatureSpaceMismatch
+from retclip.core.rle import decode_mask
+from retclip.core.vocabulary import Vocabulary
+from retclip.indexer.build import Progress, build, unfinished_jobs
+from retclip.indexer.plan import BuildRequest
+from retclip.shards import Database, verify
+from tests.fakes import COLOURS, ColourEncoder, StripeCorpus, build_stripes, strips
+
+STRIPES = 12
+UNITS = 4  # 7 pictures, 2 a unit
+
+
+def request_of(corpus: StripeCorpus) -> BuildRequest:
+    return BuildRequest(corpus, "masks", batch=2, thumbnails=16)
+
+
+def create(path: Path) -> Database:
+    return Database.create(path, ColourEncoder().space, {"name": "fake"})
+
+
+def test_every_region_is_stored_with_its_origin(tmp_path: Path, corpus: StripeCorpus) -> None:
+    database, report = build_stripes(tmp_path / "a.retdb", corpus)
+    assert (report.images, report.added, report.known, report.capped) == (7, STRIPES, 0, 0)
+    assert report.failures == ()
+    assert report.warnings == ("Stripes are not photographs.",)
+    assert report.version == database.version == 2
+    assert report.content_hash == database.content_hash()
+    wanted = Counter(colour for colours in corpus._pictures for colour in colours)
+    assert {item.name: item.count for item in database.classes} == wanted == report.classes
+    for _, _, segment in database.iter_segments():
+        number = int(segment.image_id)
+        picture = np.asarray(Image.open(corpus.paths[number]))
+        mask = decode_mask(segment.mask_counts, picture.shape[:2])
+        stripe = tuple(np.median(picture[mask], axis=0).astype(int))
+        assert stripe == COLOURS[segment.label]
+        assert segment.area == mask.sum()
+        assert segment.label_raw == f"raw {segment.label}"
+        assert (segment.label_source, segment.label_confidence) == ("human", 0.75)
+        assert (segment.split, segment.license, segment.attribution) == ("train", "CC0", "nobody")
+        assert segment.image_uri == str(corpus.paths[number])
+        assert segment.is_thing == (segment.label != "grey")
+    assert not list(unfinished_jobs(database))
+
+
+def test_synonyms_are_kept_unless_they_name_another_class(tmp_path: Path, corpus: StripeCorpus) -> None:
+    database, _ = build_stripes(tmp_path / "a.retdb", corpus)
+    aliases = {item.name: item.aliases for item in database.classes}
+    assert aliases["red"] == ("scarlet",)
+    assert aliases["blue"] == ("navy",)
+
+
+def test_the_same_build_twice_is_the_same_content(tmp_path: Path, corpus: StripeCorpus) -> None:
+    first, _ = build_stripes(tmp_path / "a.retdb", corpus)
+    again, _ = build_stripes(tmp_path / "b.retdb", corpus)
+    other_units, _ = build_stripes(
+        tmp_path / "c.retdb", corpus, lambda request: replace(request, batch=5, shard_rows=3)
+    )
+    assert first.content_hash() == again.content_hash() == other_units.content_hash()
+    assert len(other_units.manifest.shards) == 4
+
+
+def test_shards_do_not_change_what_a_search_finds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [list(rng.choice(list(COLOURS), size=4)) for _ in range(40)]
+    corpus = StripeCorpus.write(tmp_path / "photos", pictures)
+    many, _ = build_stripes(tmp_path / "a.retdb", corpus, lambda request: replace(request, shard_rows=50), "centre")
+    one, _ = build_stripes(tmp_path / "b.retdb", corpus, lambda request: replace(request, shard_rows=100_000), "centre")
+    assert len(many.manifest.shards) == 4
+    assert len(one.manifest.shards) == 1
+    assert many.content_hash() == one.content_hash()
+    queries = rng.normal(size=(9, 6)).astype(np.float32)
+    for classes, per_class in ((None, None), (None, 2), ([0, 3], None)):
+        left, right = (database.search(queries, 20, classes, per_class) for database in (many, one))
+        assert np.array_equal(left.segment_id, right.segment_id)
+        assert np.array_equal(left.distance, right.distance)
+        assert np.array_equal(left.class_id, right.class_id)
+
+
+def test_building_again_adds_nothing_and_makes_no_version(tmp_path: Path, corpus: StripeCorpus) -> None:
+    database, first = build_stripes(tmp_path / "a.retdb", corpus)
+    encoder = ColourEncoder()
+    report = build(database, request_of(corpus), encoder, "build")
+    assert (report.added, report.known) == (0, STRIPES)
+    assert report.version == first.version
+    assert report.content_hash == first.content_hash
+    assert encoder.calls == 0
+    assert len(Database.open(database.path).history()) == 2
+
+
+def test_new_pictures_are_added_to_the_old_ones(tmp_path: Path, corpus: StripeCorpus) -> None:
+    database, _ = build_stripes(tmp_path / "a.retdb", corpus, lambda request: replace(request, limit=3))
+    assert len(database) == 6
+    encoder = ColourEncoder()
+    report = build(database, request_of(corpus), encoder, "build")
+    assert (report.added, report.known, report.version) == (6, 6, 3)
+    assert encoder.calls == 4
+    whole, _ = build_stripes(tmp_path / "b.retdb", corpus)
+    assert report.content_hash == whole.content_hash()
+
+
+class Stop(Exception):
+    """Thrown into a build in place of a power cut."""
+
+
+@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+@pytest.mark.parametrize("after", range(1, UNITS + 1))
+def test_an_interrupted_build_goes_on_after_its_last_unit(
+    tmp_path: Path, corpus: StripeCorpus, after: int, error: type[BaseException]
+) -> None:
+    expected, _ = build_stripes(tmp_path / "whole.retdb", corpus)
+    database = create(tmp_path / "cut.retdb")
+
+    def stop(progress: Progress) -> None:
+        if progress.done >= min(7, 2 * after):
+            raise error
+
+    with pytest.raises(error):
+        build(database, request_of(corpus), ColourEncoder(), "build", stop)
+    assert Database.open(database.path).version == 1
+    assert [units for _, units in unfinished_jobs(database)] == [after]
+    assert verify(database.path, deep=True).ok
+    encoder = ColourEncoder()
+    report = build(Database.open(database.path), request_of(corpus), encoder, "build")
+    assert report.resumed_units == after
+    assert encoder.calls == 7 - min(7, 2 * after)
+    assert report.added == STRIPES
+    assert report.content_hash == expected.content_hash()
+    assert not list(unfinished_jobs(database))
+
+
+@pytest.mark.parametrize("call", range(1, UNITS + 1))
+def test_an_interrupt_inside_a_unit_costs_that_unit_only(tmp_path: Path, corpus: StripeCorpus, call: int) -> None:
+    class Interrupted(ColourEncoder):
+        units = 0
+
+        def encode_images(self, images):  # type: ignore[no-untyped-def]
+            self.units += 1
+            if self.units == call:
+                raise KeyboardInterrupt
+            return super().encode_images(images)
+
+    database = create(tmp_path / "cut.retdb")
+    with pytest.raises(KeyboardInterrupt):
+        build(database, request_of(corpus), Interrupted(), "build")
+    report = build(database, request_of(corpus), ColourEncoder(), "build")
+    assert (report.resumed_units, report.added) == (call - 1, STRIPES)
+    assert report.content_hash == build_stripes(tmp_path / "whole.retdb", corpus)[0].content_hash()
+
+
+def test_a_build_that_died_between_commit_and_cleaning_up_claims_nothing_twice(
+    tmp_path: Path, corpus: StripeCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = create(tmp_path / "a.retdb")
+    with monkeypatch.context() as patch:
+        patch.setattr("retclip.shards.ledger.Ledger.remove", lambda self: (_ for _ in ()).throw(Stop()))
+        with pytest.raises(Stop):
+            build(database, request_of(corpus), ColourEncoder(), "build")
+    committed = Database.open(database.path)
+    assert len(committed) == STRIPES
+    report = build(committed, request_of(corpus), ColourEncoder(), "build")
+    assert (report.added, report.known, report.version) == (0, STRIPES, committed.version)
+    assert not list(unfinished_jobs(committed))
+
+
+def test_a_unit_whose_pictures_changed_is_done_again(tmp_path: Path, corpus: StripeCorpus) -> None:
+    database = create(tmp_path / "a.retdb")
+
+    def stop(progress: Progress) -> None:
+        if progress.done >= 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        build(database, request_of(corpus), ColourEncoder(), "build", stop)
+    pixels = np.asarray(Image.open(corpus.paths[0])).copy()
+    pixels[-1, -1] = 9
+    Image.fromarray(pixels).save(corpus.paths[0])
+    os.utime(corpus.paths[0], (1, 1))
+    report = build(database, request_of(corpus), ColourEncoder(), "build")
+    assert report.resumed_units == 1
+    assert report.content_hash == build_stripes(tmp_path / "whole.retdb", corpus)[0].content_hash()
+
+
+def test_failed_pictures_are_named_and_the_others_are_stored(tmp_path: Path) -> None:
+    corpus = StripeCorpus.write(tmp_path / "p", [["red"], ["green"], [], ["blue"], ["grey"]])
+    corpus.paths[1].write_bytes(corpus.paths[1].read_bytes()[:60])
+    corpus.paths[3].unlink()
+    database, report = build_stripes(tmp_path / "a.retdb", corpus)
+    assert {item.name for item in database.classes} == {"red", "grey"}
+    assert (report.images, report.added) == (5, 2)
+    assert [(Path(f.path), f.code) for f in report.failures] == [
+        (corpus.paths[1], "E114"), (corpus.paths[2], "E119"), (corpus.paths[3], "E111")
+    ]  # fmt: skip
+    assert all(failure.message for failure in report.failures)
+
+
+def test_failures_of_an_interrupted_run_are_still_reported(tmp_path: Path, corpus: StripeCorpus) -> None:
+    corpus.paths[0].write_bytes(b"no picture")
+    database = create(tmp_path / "a.retdb")
+
+    def stop(progress: Progress) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        build(database, request_of(corpus), ColourEncoder(), "build", stop)
+    report = build(database, request_of(corpus), ColourEncoder(), "build")
+    assert report.resumed_units == 1
+    assert [failure.image_id for failure in report.failures] == ["0000"]
+
+
+def test_a_picture_that_vanishes_after_the_plan_is_a_failure(tmp_path: Path, corpus: StripeCorpus) -> None:
+    database = create(tmp_path / "a.retdb")
+    report = build(
+        database, request_of(corpus), ColourEncoder(), "build", lambda _: corpus.paths[-1].unlink(missing_ok=True)
+    )
+    assert [(failure.image_id, failure.code) for failure in report.failures] == [("0006", "E111")]
+    assert report.added == STRIPES - 1
+
+
+def test_regions_without_features_are_a_failure_and_never_stored(tmp_path: Path, corpus: StripeCorpus) -> None:
+    class HalfBlind(ColourEncoder):
+        def project(self, pooled):  # type: ignore[no-untyped-def]
+            keys = super().project(pooled)
+            keys[0] = float("nan")
+            return keys
+
+    database = create(tmp_path / "a.retdb")
+    report = build(database, request_of(corpus), HalfBlind(), "build")
+    assert {failure.code for failure in report.failures} == {"E116"}
+    assert len(report.failures) == 7
+    assert report.added == STRIPES - 7
+    assert verify(database.path, deep=True).ok
+
+
+def test_two_copies_of_a_picture_are_one_set_of_segments(tmp_path: Path) -> None:
+    corpus = StripeCorpus.write(tmp_path / "p", [["red", "blue"]] * 4)
+    for path in corpus.paths[1:]:
+        shutil.copy(corpus.paths[0], path)
+    for number, batch in enumerate((1, 4)):
+        database, report = build_stripes(
+            tmp_path / f"{number}.retdb", corpus, lambda request, batch=batch: replace(request, batch=batch)
+        )
+        assert len(database) == 2
+        assert (report.added, report.known, report.capped) == (2, 6, 0)
+    capped, report = build_stripes(tmp_path / "c.retdb", corpus, lambda request: replace(request, per_class_cap=2))
+    assert len(capped) == 2
+    assert (report.added, report.known, report.capped) == (2, 6, 0)
+
+
+@pytest.mark.parametrize("cap", [1, 2, 100])
+def test_no_class_grows_beyond_its_cap(tmp_path: Path, corpus: StripeCorpus, cap: int) -> None:
+    change: Callable[[BuildRequest], BuildRequest] = lambda request: replace(request, per_class_cap=cap)  # noqa: E731
+    database, report = build_stripes(tmp_path / "a.retdb", corpus, change)
+    wanted = Counter(colour for colours in corpus._pictures for colour in colours)
+    assert {item.name: item.count for item in database.classes} == {c: min(cap, n) for c, n in wanted.items()}
+    assert report.added == len(database)
+    assert report.capped == STRIPES - len(database)
+    again = build(database, change(request_of(corpus)), ColourEncoder(), "build")
+    assert (again.added, again.version) == (0, report.version)
+
+
+def test_the_cap_counts_segments_under_every_name_of_their_class(tmp_path: Path) -> None:
+    corpus = StripeCorpus.write(tmp_path / "p", [["red"]] * 4)
+    database, _ = build_stripes(tmp_path / "a.retdb", corpus, lambda request: replace(request, limit=2))
+    with database.write("relabel", "test") as transaction:
+        transaction.relabel("red", "Scarlet")
+        database = transaction.commit()
+    report = build(database, replace(request_of(corpus), per_class_cap=3), ColourEncoder(), "build")
+    assert (report.added, report.capped) == (1, 1)
+    assert report.classes == {"Scarlet": 3}
+
+
+def test_only_asked_classes_and_large_regions_are_taken(tmp_path: Path, corpus: StripeCorpus) -> None:
+    words = Vocabulary.from_names("w", ["scarlet", "GREEN"])
+    database, report = build_stripes(tmp_path / "a.retdb", corpus, lambda request: replace(request, vocabulary=words))
+    assert {item.name for item in database.classes} == {"red", "green"} == set(report.classes)
+    least = int(strips((24, 48), 1)[0].sum())
+    large, _ = build_stripes(tmp_path / "b.retdb", corpus, lambda request: replace(request, min_area=least))
+    assert sorted(segment.image_id for _, _, segment in large.iter_segments()) == ["0001", "0005", "0006"]
+
+
+def test_a_corpus_without_wanted_regions_makes_no_version(tmp_path: Path, corpus: StripeCorpus) -> None:
+    words = Vocabulary.from_names("w", ["zebra"])
+    database, report = build_stripes(tmp_path / "a.retdb", corpus, lambda request: replace(request, vocabulary=words))
+    assert (report.added, report.version, len(database)) == (0, 1, 0)
+
+
+def test_thumbnails_are_small_pictures_of_the_region(tmp_path: Path, corpus: StripeCorpus) -> None:
+    database, _ = build_stripes(tmp_path / "a.retdb", corpus, lambda request: replace(request, thumbnails=16))
+    for _, _, segment in database.iter_segments():
+        data = database.thumbnail(segment.segment_id)
+        assert data is not None
+        path = tmp_path / "thumbnail.jpg"
+        path.write_bytes(data)
+        image = Image.open(path)
+        assert image.format == "JPEG"
+        assert max(image.size) <= 16
+
+
+def test_another_encoder_is_refused_before_anything_is_read(tmp_path: Path, corpus: StripeCorpus) -> None:
+    database = create(tmp_path / "a.retdb")
+    with pytest.raises(FeatureSpaceMismatch, match="fake/other"):
+        build(database, request_of(corpus), ColourEncoder("fake/other"), "build")
+    assert corpus.decoded == []
+    assert not list(unfinished_jobs(database))
+
+
+def stored_vectors(database: Database) -> dict[tuple[int, str], np.ndarray]:
+    return {
+        (segment.segment_id, segment.label): database.vectors([(shard, row)])[0]
+        for shard, row, segment in database.iter_segments()
+    }
+
+
+def test_deleted_segments_come_back_only_when_they_are_built_again(tmp_path: Path, corpus: StripeCorpus) -> None:
+    database, _ = build_stripes(tmp_path / "a.retdb", corpus)
+    whole = stored_vectors(database)
+    with database.write("delete", "test") as transaction:
+        assert transaction.delete(labels=["red"]) == 3
+        database = transaction.commit()
+    assert "red" not in {item.name for item in database.classes}
+    report = build(database, request_of(corpus), ColourEncoder(), "build")
+    assert report.added == 3
+    again = stored_vectors(Database.open(database.path))
+    assert again.keys() == whole.keys()
+    # A picture pooled for fewer regions may round its last bit differently.
+    np.testing.assert_allclose(list(again.values()), [whole[key] for key in again], atol=1e-3)

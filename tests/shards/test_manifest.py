@@ -1,0 +1,82 @@
+"""Manifests: every byte counts, and the highest valid one is current."""
+
+import json
+
+import pytest
+
+from retclip.core.errors import DatabaseError
+from retclip.shards import Database
+from retclip.shards.manifest import Manifest, ShardEntry, canonical_json, manifest_path, read_manifest
+
+
+def test_a_manifest_reads_back_and_is_plain_json(database):
+    data = manifest_path(database.path, 2).read_bytes()
+    assert Manifest.from_bytes(data).to_bytes() == data
+    body = json.loads(data)["body"]
+    assert body["version"] == 2
+    assert body["preset"] == {"name": "tiny"}
+    assert sum(c["count"] for c in body["classes"]) == 60
+
+
+def test_truncation_at_any_byte_is_detected(database):
+    data = manifest_path(database.path, 2).read_bytes()
+    for length in range(len(data)):
+        with pytest.raises(ValueError, match="manifest"):
+            Manifest.from_bytes(data[:length])
+    for extra in (b"\n", b"\0", data):
+        with pytest.raises(ValueError, match="manifest"):
+            Manifest.from_bytes(data + extra)
+
+
+def test_any_changed_byte_is_detected(database):
+    data = manifest_path(database.path, 1).read_bytes()
+    for place in range(len(data)):
+        for bit in (1, 32, 128):
+            changed = bytearray(data)
+            changed[place] ^= bit
+            with pytest.raises(ValueError, match="manifest"):
+                Manifest.from_bytes(bytes(changed))
+
+
+def test_the_highest_valid_version_is_current(database):
+    manifest_path(database.path, 2).write_bytes(manifest_path(database.path, 2).read_bytes()[:-1])
+    assert Database.open(database.path).version == 1
+    assert [v.version for v in database.history()] == [1]
+    with pytest.raises(DatabaseError, match=r"E303(.|\n)*000000000002.json"):
+        Database.open(database.path, 2)
+    manifest_path(database.path, 1).write_bytes(b"")
+    with pytest.raises(DatabaseError, match="E303"):
+        Database.open(database.path)
+
+
+def test_a_manifest_under_a_wrong_number_is_refused(database):
+    manifest_path(database.path, 3).write_bytes(manifest_path(database.path, 2).read_bytes())
+    with pytest.raises(DatabaseError, match="E303"):
+        read_manifest(database.path, 3)
+    assert Database.open(database.path).version == 2
+
+
+def test_versions_that_do_not_exist(database):
+    with pytest.raises(DatabaseError, match=r"E306(.|\n)*versions 1 to 2"):
+        Database.open(database.path, 7)
+    for version in (1, 2):
+        manifest_path(database.path, version).unlink()
+    with pytest.raises(DatabaseError, match="E302"):
+        Database.open(database.path)
+
+
+@pytest.mark.parametrize("bad", ["../../etc", "A" * 32, "0" * 31, "0" * 33])
+def test_names_that_could_leave_the_folder_are_refused(database, bad):
+    entry = database.manifest.shards[0].to_json()
+    with pytest.raises(ValueError, match="shard id"):
+        ShardEntry.from_json({**entry, "id": bad})
+    with pytest.raises(ValueError, match="shard files"):
+        ShardEntry.from_json({**entry, "files": {**entry["files"], "../x": entry["files"]["ids.u64"]}})
+    with pytest.raises(ValueError, match="deletes id"):
+        ShardEntry.from_json({**entry, "deletes": {"id": bad, "rows": 1, "bytes": 1, "sha256": ""}})
+
+
+def test_json_has_one_spelling():
+    assert canonical_json({"b": [1, "é"], "a": None}) == b'{"a":null,"b":[1,"\\u00e9"]}'
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json(float("nan"))

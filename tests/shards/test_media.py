@@ -1,0 +1,93 @@
+"""Thumbnails: kept, grown, forked, and harmless when the cache is gone or damaged."""
+
+import os
+import random
+
+import pytest
+
+from retclip.core.errors import DatabaseError
+from retclip.shards import Database, verify
+
+JPEG = b"\xff\xd8jpeg"
+
+
+def test_thumbnails_come_back_and_do_not_make_versions(database):
+    assert database.thumbnail(1) is None
+    database.store_thumbnails({1: JPEG, (1 << 64) - 1: JPEG * 2})
+    database.store_thumbnails({1: JPEG * 3})
+    again = Database.open(database.path)
+    assert again.thumbnail(1) == JPEG * 3
+    assert again.thumbnail((1 << 64) - 1) == JPEG * 2
+    assert again.thumbnail(2) is None
+    assert again.version == database.version
+
+
+def test_the_map_grows(database, monkeypatch):
+    monkeypatch.setattr("retclip.shards.media.FIRST_MAP_BYTES", 1 << 16)
+    monkeypatch.setattr("retclip.shards.media.TRANSACTION_BYTES", 1 << 18)
+    pictures = {n: bytes([n]) * 30_000 for n in range(40)}
+    database.store_thumbnails(pictures)
+    assert all(database.thumbnail(n) == picture for n, picture in pictures.items())
+
+
+def test_a_missing_or_damaged_cache_never_breaks_the_database(database, caplog):
+    database.store_thumbnails({n: bytes([n]) * 9000 for n in range(50)})
+    data = database.path / "cache.lmdb" / "data.mdb"
+    whole = data.read_bytes()
+    for broken in (whole[: len(whole) // 4], whole[:100], b"", b"\0" * 9000, random.Random(0).randbytes(1 << 16)):
+        data.write_bytes(broken)
+        caplog.clear()
+        assert database.thumbnail(3) is None
+        assert "ignored" in caplog.text or not broken
+        assert len(Database.open(database.path)) == 60
+        assert verify(database.path, deep=True).ok
+        database.store_thumbnails({3: JPEG})
+        assert database.thumbnail(3) == JPEG
+    data.write_bytes(whole.replace(b"\x03" * 9000, b"\x03" * 8999 + b"\x04"))
+    assert database.thumbnail(3) is None
+    assert database.thumbnail(4) == b"\x04" * 9000
+
+
+def test_a_child_of_fork_reads_and_writes(database):
+    database.store_thumbnails({1: JPEG})
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            database.store_thumbnails({2: database.thumbnail(1) or b""})
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert database.thumbnail(2) == JPEG
+
+
+def test_pictures_have_a_limit(database):
+    with pytest.raises(ValueError, match="thumbnail"):
+        database.store_thumbnails({1: JPEG, 2: b"x" * (1 << 20)})
+    assert database.thumbnail(1) is None
+
+
+def test_a_changed_length_of_a_value_kills_no_process(database):
+    """Node headers hold the length; the last pages of the file are where a longer one would reach too far."""
+    database.store_thumbnails({n: bytes([n]) * 3000 for n in range(30)})
+    data = database.path / "cache.lmdb" / "data.mdb"
+    whole = data.read_bytes()
+    stored = (3008).to_bytes(2, "little")
+    places = [i for i in range(len(whole) - 1) if whole[i : i + 2] == stored]
+    assert len(places) >= 30
+    for place in places:
+        for low, high in ((0xFF, 0xFF), (0xC0, 0xFF)):
+            changed = bytearray(whole)
+            changed[place : place + 4] = bytes([low, high, 0x0E, 0])
+            data.write_bytes(bytes(changed))
+            assert sum(database.thumbnail(n) is None for n in range(30)) == 1
+
+
+def test_writing_errors_are_explained(database, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("lmdb.open", refuse)
+    with pytest.raises(DatabaseError, match="E310"):
+        database.store_thumbnails({1: JPEG})

@@ -1,0 +1,361 @@
+"""Writing: a model in plain dictionaries, idempotence, deletion, labels, locks and races."""
+
+import contextlib
+import multiprocessing
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from retclip.core.errors import DatabaseError
+from retclip.shards import Database, verify
+from retclip.shards.manifest import versions
+
+
+def test_segments_come_back_as_they_went_in(database, rows):
+    segments, vectors = rows
+    assert len(database) == 60
+    back = {s.segment_id: (s, (shard, row)) for shard, row, s in database.iter_segments()}
+    assert {i: s for i, (s, _) in back.items()} == {s.segment_id: s for s in segments}
+    stored = database.vectors([back[s.segment_id][1] for s in segments])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(stored, unit, rtol=2**-11, atol=2**-24)
+    assert database.image_count == 20
+    assert database.sources == {"alpha": 45, "beta": 15}
+
+
+def test_adding_again_adds_nothing_and_makes_no_version(database, rows):
+    with database.write("again", "tests") as transaction:
+        assert transaction.add(*rows) == 0
+        assert transaction.commit().version == database.version
+    assert database.live_ids([rows[0][3].segment_id, 1, 2]) == {rows[0][3].segment_id}
+
+
+def test_doubles_in_one_call_and_across_shards_count_once(make, tmp_path):
+    segments, vectors = make.rows(10)
+    database = Database.create(tmp_path / "d.retdb", make.space(), {})
+    with database.write("build", "tests", shard_rows=4) as transaction:
+        assert transaction.add(segments + segments, np.vstack([vectors, vectors])) == 10
+        assert transaction.add(segments[5:], vectors[5:]) == 0
+        assert len(transaction.commit()) == 10
+
+
+def test_stored_vectors_keep_their_bits_when_added_again(make, tmp_path, database):
+    positions = [(s, r) for s, r, _ in database.iter_segments()]
+    copy = make.build(tmp_path / "copy.retdb", database.segments(positions), database.vectors(positions))
+    assert copy.content_hash() == database.content_hash()
+
+
+def test_bad_vectors_are_refused(database, make):
+    segments = [make.segment(1000, "new")]
+    bad = [np.zeros((1, 8)), np.full((1, 8), np.nan), np.full((1, 8), np.inf), np.ones((1, 7)), np.ones((2, 8))]
+    with database.write("add", "tests") as transaction:
+        for vectors in bad:
+            with pytest.raises(ValueError, match="vectors"):
+                transaction.add(segments, vectors.astype(np.float32))
+        assert transaction.commit().version == database.version
+
+
+def test_leaving_without_commit_changes_nothing(database, rows, make):
+    before = sorted(str(p) for p in database.path.rglob("*"))
+    with contextlib.suppress(RuntimeError), database.write("add", "tests", shard_rows=2) as transaction:
+        transaction.add([make.segment(n, "new") for n in range(100, 107)], np.ones((7, 8), np.float32))
+        transaction.delete(labels=["class 1"])
+        raise RuntimeError("the user's program fails")
+    assert sorted(str(p) for p in database.path.rglob("*")) == before
+    assert Database.open(database.path).content_hash() == database.content_hash()
+
+
+def test_a_closed_transaction_refuses_work(database, rows):
+    with database.write("add", "tests") as transaction:
+        transaction.commit()
+        with pytest.raises(ValueError, match="Transaction"):
+            transaction.add(*rows)
+    with pytest.raises(ValueError, match="Transaction"):
+        database.write("add", "tests").add(*rows)
+
+
+def test_deleting_a_class_kills_all_its_segments_for_good(database, rows):
+    segments, vectors = rows
+    with database.write("delete", "tests") as transaction:
+        assert transaction.delete(labels=["Class_2"]) == 12
+        after = transaction.commit()
+    assert "class 2" not in {c.name for c in after.classes}
+    assert len(after) == 48
+    assert not any(s.label == "class 2" for _, _, s in after.iter_segments())
+    with after.write("add", "tests") as transaction:
+        assert transaction.add(segments, vectors) == 12
+        again = transaction.commit()
+    assert {c.id for c in again.classes} == {0, 1, 3, 4, 5}
+    assert again.content_hash() == database.content_hash()
+
+
+def test_delete_by_image_and_source(database, rows):
+    with database.write("delete", "tests") as transaction:
+        assert transaction.delete(image_sha256=rows[0][0].image_sha256) == 3
+        assert transaction.delete(source="beta") == 14
+        assert transaction.delete(segment_ids=[1, 2, 3]) == 0
+        with pytest.raises(DatabaseError, match=r"E309.*\n.*class 1"):
+            transaction.delete(labels=["clas 1"])
+        after = transaction.commit()
+    assert len(after) == 43
+    assert after.sources == {"alpha": 43}
+
+
+def test_rename_and_merge_keep_aliases(database, rows, make):
+    with database.write("relabel", "tests") as transaction:
+        assert transaction.relabel("class 0", "sofa") == 12
+        assert transaction.relabel("class 1", "couch") == 12
+        assert transaction.relabel("couch", "sofa") == 12
+        after = transaction.commit()
+    sofa = next(c for c in after.classes if c.name == "sofa")
+    assert (sofa.aliases, sofa.count) == (("class 0", "couch", "class 1"), 24)
+    with after.write("add", "tests") as transaction:
+        transaction.add([make.segment(500, "Couch")], np.ones((1, 8), np.float32))
+        later = transaction.commit()
+    assert next(c for c in later.classes if c.name == "sofa").count == 25
+    assert (later.search(rows[1], 25, classes=[sofa.id]).class_id == sofa.id).all()
+    assert {s.label for _, _, s in later.iter_segments([sofa.id])} == {"sofa"}
+
+
+def test_declared_aliases_make_a_version_of_their_own(database):
+    with database.write("alias", "tests") as transaction:
+        transaction.declare("class 0", ["null"])
+        after = transaction.commit()
+    assert (after.version, after.classes[0].aliases) == (3, ("null",))
+    assert after.content_hash() == database.content_hash()
+    with after.write("alias", "tests") as transaction:
+        transaction.declare("class 0", ["NULL"])
+        assert transaction.commit().version == 3
+
+
+def test_relabelling_rows_keeps_raw_label_and_vector(database, rows):
+    segments, vectors = rows
+    chosen = segments[7]
+    with database.write("relabel", "tests") as transaction:
+        assert transaction.relabel_segments([chosen.segment_id, 1], "pier") == 1
+        assert transaction.relabel_segments([chosen.segment_id], "pier") == 0
+        assert transaction.add([chosen], vectors[7:8]) == 0
+        after = transaction.commit()
+    assert len(after) == 60
+    found = next((s, r, x) for s, r, x in after.iter_segments() if x.segment_id == chosen.segment_id)
+    assert found[2] == replace(chosen, label="pier")
+    hit = after.search(vectors[7:8], 1)
+    assert hit.segment_id[0, 0] == chosen.segment_id
+    assert hit.distance[0, 0] < 1e-6
+    assert verify(after.path, deep=True).ok
+
+
+def test_restore_and_undo_give_the_old_content_as_a_new_version(database, rows):
+    with database.write("delete", "tests") as transaction:
+        transaction.delete(labels=["class 1"])
+        transaction.set_transform("whiten")
+        changed = transaction.commit("gone")
+    assert changed.transform == "whiten"
+    back = changed.undo()
+    assert (back.version, back.transform, back.content_hash()) == (4, "none", database.content_hash())
+    assert back.undo().content_hash() == changed.content_hash()
+    assert [h.operation for h in back.history()] == ["create", "build", "delete", "restore", "restore"]
+    assert [h.segments for h in back.history()] == [0, 60, 48, 60, 48]
+    with pytest.raises(DatabaseError, match="E306"):
+        back.restore(99)
+
+
+def test_nothing_to_undo(make, tmp_path):
+    with pytest.raises(DatabaseError, match="E306"):
+        Database.create(tmp_path / "d.retdb", make.space(), {}).undo()
+
+
+def test_second_writer_is_told_who_writes(database):
+    with database.write("slow import", "tests"):
+        with pytest.raises(DatabaseError, match=rf"E304(.|\n)*process {os.getpid()} on .*slow import"):
+            database.write("other", "tests").__enter__()
+        assert len(Database.open(database.path)) == 60
+    with database.write("other", "tests"):
+        pass
+
+
+def test_link_decides_when_the_lock_does_not_work(database, make, monkeypatch):
+    monkeypatch.setattr("retclip.shards.transaction.writer_lock", lambda path, operation: contextlib.nullcontext())
+    with database.write("first", "tests") as first:
+        first.add([make.segment(200, "new")], np.ones((1, 8), np.float32))
+        with database.write("second", "tests") as second:
+            second.delete(labels=["class 0"])
+            winner = second.commit()
+        with pytest.raises(DatabaseError, match="E305"):
+            first.commit()
+    assert Database.open(database.path).content_hash() == winner.content_hash()
+    assert verify(database.path, deep=True).ok
+    assert {p.name for p in (database.path / "shards").iterdir()} == {e.id for e in winner.manifest.shards}
+
+
+def test_a_writer_starts_from_the_newest_version(database, rows, make):
+    with database.write("one", "tests") as transaction:
+        transaction.delete(labels=["class 0"])
+        transaction.commit()
+    with database.write("two", "tests") as transaction:
+        transaction.delete(labels=["class 1"])
+        assert len(transaction.commit()) == 36
+
+
+def test_the_sweep_removes_what_dead_writers_left(database):
+    staged = database.path / "shards" / ".staging-dead"
+    orphan, young = (database.path / "shards" / name for name in ("e" * 32, "f" * 32))
+    for folder in (staged, orphan, young):
+        folder.mkdir()
+        (folder / "vectors.f16").write_bytes(b"half")
+    (database.path / "manifests" / ".staging-dead").write_bytes(b"{")
+    os.utime(orphan, (0, 0))
+    Database.open(database.path)
+    assert staged.exists()
+    with database.write("next", "tests"):
+        assert not staged.exists()
+        assert not orphan.exists()
+        assert not (database.path / "manifests" / ".staging-dead").exists()
+        assert young.exists()
+
+
+def test_the_sweep_spares_shards_while_a_manifest_is_damaged(database):
+    orphan = database.path / "shards" / ("e" * 32)
+    orphan.mkdir()
+    os.utime(orphan, (0, 0))
+    (database.path / "manifests" / "000000000009.json").write_bytes(b"{")
+    with database.write("next", "tests") as transaction:
+        transaction.set_transform("centre")
+        after = transaction.commit()
+    assert orphan.exists()
+    assert (after.version, after.manifest.parent) == (10, 2)
+
+
+def _append(path: str, base: int, start) -> None:
+    """Append 4 generations of one row each, however often others are first."""
+    from retclip.core.segments import StoredSegment
+
+    template = next(s for _, _, s in Database.open(Path(path)).iter_segments())
+    start.wait()
+    done = 0
+    while done < 4:
+        segment: StoredSegment = replace(template, segment_id=base + done, label=f"process {base}")
+        try:
+            with Database.open(Path(path)).write("append", "tests") as transaction:
+                transaction.add([segment], np.ones((1, 8), np.float32))
+                transaction.commit(f"{base + done}")
+        except DatabaseError as error:
+            if error.code not in ("E304", "E305"):
+                raise
+        else:
+            done += 1
+
+
+def test_racing_processes_lose_nothing_and_readers_see_whole_versions(database):
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(3)
+    writers = [context.Process(target=_append, args=(str(database.path), base, start)) for base in (100, 200)]
+    for writer in writers:
+        writer.start()
+    start.wait()
+    while any(writer.is_alive() for writer in writers):
+        seen = Database.open(database.path)
+        assert len(seen) == 60 + seen.version - 2
+        assert sum(1 for _ in seen.iter_segments()) == len(seen)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    final = Database.open(database.path)
+    assert final.version == 10
+    assert final.live_ids([100, 101, 102, 103, 200, 201, 202, 203]) == {*range(100, 104), *range(200, 204)}
+
+
+class Model(RuleBasedStateMachine):
+    """The database against a dictionary: segment id -> label."""
+
+    def __init__(self):
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "model.retdb"
+        self.model = {}
+        self.past = {}
+
+    labels = st.sampled_from(["cat", "dog", "tree"])
+    numbers = st.lists(st.integers(0, 15), max_size=6)
+
+    def write(self, change):
+        if not self.path.exists():
+            Database.create(self.path, self.make.space(), {})
+            self.past[1] = {}
+        with Database.open(self.path).write("step", "model", shard_rows=3) as transaction:
+            count = change(transaction)
+            version = transaction.commit().version
+        self.past[version] = dict(self.model)
+        return count
+
+    def identity(self, number):
+        return self.make.segment(number, "x").segment_id
+
+    @rule(numbers=numbers, label=labels)
+    def add(self, numbers, label):
+        segments = [self.make.segment(n, label) for n in numbers]
+        vectors = np.array([[1.0, n + 1, 0, 0, 0, 0, 0, 0] for n in numbers]).reshape(-1, 8)
+        fresh = {s.segment_id: label for s in segments if s.segment_id not in self.model}
+        self.model |= fresh
+        assert self.write(lambda t: t.add(segments, vectors)) == len(fresh)
+
+    @rule(numbers=numbers)
+    def delete(self, numbers):
+        ids = {self.identity(n) for n in numbers}
+        gone = ids & set(self.model)
+        self.model = {i: label for i, label in self.model.items() if i not in gone}
+        assert self.write(lambda t: t.delete(segment_ids=ids)) == len(gone)
+
+    @rule(label=labels)
+    def delete_class(self, label):
+        if label in self.model.values():
+            gone = sum(v == label for v in self.model.values())
+            self.model = {i: v for i, v in self.model.items() if v != label}
+            assert self.write(lambda t: t.delete(labels=[label])) == gone
+
+    @rule(numbers=numbers, label=labels)
+    def relabel(self, numbers, label):
+        moved = {i for i in map(self.identity, numbers) if i in self.model and self.model[i] != label}
+        self.model |= dict.fromkeys(moved, label)
+        assert self.write(lambda t: t.relabel_segments(map(self.identity, numbers), label)) == len(moved)
+
+    @rule(data=st.data())
+    def restore(self, data):
+        if self.past:
+            version = data.draw(st.sampled_from(sorted(self.past)))
+            self.model = dict(self.past[version])
+            restored = Database.open(self.path).restore(version)
+            self.past[restored.version] = dict(self.model)
+
+    @invariant()
+    def agrees(self):
+        if not self.path.exists():
+            return
+        database = Database.open(self.path)
+        assert {s.segment_id: s.label for _, _, s in database.iter_segments()} == self.model
+        assert {c.name: c.count for c in database.classes} == {
+            label: list(self.model.values()).count(label) for label in set(self.model.values())
+        }
+        found = database.search(np.ones((1, 8), np.float32), 16)
+        assert sorted(found.segment_id[0][found.row[0] >= 0].tolist()) == sorted(self.model)
+        report = verify(self.path, deep=True)
+        assert report.ok, report.problems
+
+    def teardown(self):
+        self.folder.cleanup()
+
+
+def test_model(make):
+    Model.make = make
+    case = Model.TestCase
+    case.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
+    case().runTest()
+
+
+def test_versions_are_numbered_without_gaps(database):
+    assert versions(database.path) == [1, 2]
