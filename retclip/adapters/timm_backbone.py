@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
+import inspect
 import math
 import socket
 import urllib.parse
@@ -20,10 +20,9 @@ import numpy.typing as npt
 import timm
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from retclip.adapters.weights import first_line, load_strictly, read_weights, tensors_sha256
 from retclip.core.errors import InputError, ModelError
 from retclip.core.identity import FeatureSpace
 from retclip.core.pooling import COVERAGE_MEAN
@@ -146,7 +145,18 @@ class TimmEncoder:
     @torch.inference_mode()
     def _measure_widths(self) -> list[int]:
         side = self._multiple * math.ceil(64 / self._multiple)
-        return [int(values.shape[1]) for values in self._taps(torch.zeros(1, 3, side, side, device=self._device))]
+        try:
+            # Not square: a network of one fixed size shows itself here and not at the first picture.
+            taps = self._taps(torch.zeros(1, 3, side, 2 * side, device=self._device))
+        except AssertionError as error:
+            raise InputError(
+                "E147",
+                f"'{self._settings.model}' does not take pictures of any size.",
+                why=first_line(error),
+                fix="Set encoder.model_args to { dynamic_img_size = true } (vision transformers) or to "
+                "{ strict_img_size = false } (Swin), or choose a convolutional network.",
+            ) from error
+        return [int(values.shape[1]) for values in taps]
 
 
 def _reductions(model: nn.Module) -> list[int]:
@@ -169,16 +179,6 @@ def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tup
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Digest of named tensors, the same for every file format they were stored in."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _arguments_text(arguments: Mapping[str, Any]) -> str:
     return "(" + ",".join(f"{key}={arguments[key]}" for key in sorted(arguments)) + ")" if arguments else ""
 
@@ -195,35 +195,43 @@ def load_timm_encoder(settings: EncoderSettings, weights: Path | None, device: t
         )
     model = _create(settings, pretrained=weights is None)
     if weights is not None:
-        _load_strictly(model, read_weights(weights), weights, settings.model)
+        load_strictly(model, read_weights(weights), weights, settings.model)
     return TimmEncoder(model, settings, device)
 
 
 def _create(settings: EncoderSettings, *, pretrained: bool) -> nn.Module:
+    # timm's own arguments name files to unpickle and places to download from; those of the network are harmless.
+    own = sorted(set(settings.model_args) & set(inspect.signature(timm.create_model).parameters))
+    if own:
+        raise _misfit(settings, f"{', '.join(own)} cannot be set by a preset; weights come from encoder.weights.")
     arguments = {"num_classes": 0, **settings.model_args}
     if pretrained and not _hub_reachable():
         # The hub client would retry for most of a minute; with this it looks into its cache alone and answers at once.
         huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:
         model: nn.Module = timm.create_model(settings.model, pretrained=pretrained, **arguments)
-    except (TypeError, NotImplementedError, AssertionError) as error:
-        raise InputError(
-            "E147",
-            f"encoder.model_args do not fit '{settings.model}'.",
-            why=f"{type(error).__name__}: {error}",
-            fix="Correct encoder.model_args in the preset.",
-        ) from error
-    # The hub client raises its own, its transport's and the operating system's errors for one cause: no file.
+    except MemoryError:
+        raise
+    # Networks raise any type for arguments they cannot take, the hub client and its transport for a file they lack.
     except Exception as error:
-        if not pretrained:
-            raise
+        if not pretrained or isinstance(error, (TypeError, NotImplementedError, AssertionError)):
+            raise _misfit(settings, first_line(error)) from error
         raise ModelError(
             "E201",
             f"The weights of '{settings.model}' are not on this machine and could not be downloaded.",
-            why=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            why=first_line(error),
             fix="Connect once, or set encoder.weights to a file; RETCLIP_MODELS_DIR names a folder of such files.",
         ) from error
     return model
+
+
+def _misfit(settings: EncoderSettings, why: str) -> InputError:
+    return InputError(
+        "E147",
+        f"encoder.model_args do not fit '{settings.model}'.",
+        why=why,
+        fix="Correct encoder.model or encoder.model_args in the preset.",
+    )
 
 
 def _hub_reachable() -> bool:
@@ -238,50 +246,3 @@ def _hub_reachable() -> bool:
             return True
     except OSError:
         return False
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or PyTorch file; files that contain code objects are refused."""
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                "E202", f"{path} is not a complete safetensors file.", why=str(error), fix="Copy or download it again."
-            ) from error
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    # The unpickler raises many types on damaged or hostile files; none of them may get further than this.
-    except Exception as error:
-        raise ModelError(
-            "E204",
-            f"{path} was not loaded.",
-            why=f"It is damaged or contains code objects: {str(error).splitlines()[0][:160]}",
-            fix="Use a safetensors file.",
-        ) from error
-    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise ModelError(
-            "E204", f"{path} holds no table of tensors.", why=f"Found {type(loaded).__name__}.", fix="Use a state dict."
-        )
-    return tensors
-
-
-def _load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, name: str) -> None:
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in tensors.items()}
-    # Some exports leave out BatchNorm's step counters; they take no part in inference.
-    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
-    surplus = [key for key in given if key not in wanted]
-    reshaped = [
-        f"{key} {given[key]} instead of {wanted[key]}" for key in wanted if key in given and given[key] != wanted[key]
-    ]
-    if missing or surplus or reshaped:
-        shown = [f"missing {missing[:3]}"] * bool(missing) + [f"surplus {surplus[:3]}"] * bool(surplus) + reshaped[:3]
-        raise ModelError(
-            "E207",
-            f"{path} does not fit '{name}'.",
-            why="; ".join(shown),
-            fix="Check encoder.model and encoder.model_args against the file.",
-        )
-    model.load_state_dict(dict(tensors), strict=False)

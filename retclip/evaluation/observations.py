@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -89,14 +90,10 @@ class ObservationStore:
             masks = torch.from_numpy(_atoms(arrays).masks())
         return ObservedImage(notes["sha256"], MaskSet(masks, size, notes["origin"]), observation)
 
-    def load_atoms(self, image_id: str) -> tuple[Atoms, Observation]:
-        """The same with the partition in place of the masks. Raises InputError E165 for soft proposals."""
-        arrays, _ = self._read(image_id)
-        if "atoms" not in arrays:
-            why = "These proposals are soft masks; they have no finite partition."
-            raise InputError("E165", f"{self._path(image_id)} cannot be swept.", why=why, fix="Use `retclip eval`.")
-        tables = {name: torch.from_numpy(arrays[name]) if name in arrays else None for name in _TABLES}
-        return _atoms(arrays), Observation(torch.from_numpy(arrays["keys"]), **tables)
+    def load_keys(self, image_id: str) -> tuple[str, npt.NDArray[np.float32]]:
+        """Digest of the picture's file and the keys (N, D) of its proposals."""
+        arrays, notes = self._read(image_id)
+        return notes["sha256"], arrays["keys"]
 
     def _read(self, image_id: str) -> tuple[dict[str, np.ndarray[Any, Any]], Mapping[str, str]]:
         path = self._path(image_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -153,6 +153,14 @@ class PanopticQuality:
         truth.check_present(joint.sum(axis=1))
         predicted.check_present(joint.sum(axis=0))
         return self._count(truth, predicted, joint)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The lookup table would travel between processes as 64 MB of zeros.
+        return {name: value for name, value in vars(self).items() if name != "_table"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._table = np.zeros(MAX_IDS, np.int32)
 
     def merge(self, other: PanopticQuality) -> None:
         """Take over the counts of other images."""

@@ -18,7 +18,7 @@ from retclip.core.results import Instances
 from retclip.core.vocabulary import Vocabulary, normalise_name
 from retclip.corpora.annotations import file_names, read_json
 from retclip.evaluation.panoptic_quality import MapSegment
-from retclip.evaluation.truth import EvaluationSet, TruthImage
+from retclip.evaluation.truth import EvaluationSet, TruthImage, TruthMap
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class PredictedFolder:
                     self.path, f"Image {image_id} lists segment id {doubled[0]} twice.", "Number segments uniquely."
                 )
 
-    def predict(self, image: TruthImage) -> Prediction:
-        """Read one picture's prediction."""
+    def predict(self, image: TruthImage, truth: TruthMap) -> Prediction:
+        """Read one picture's prediction; the truth tells the size it must have."""
         entry = self._entries[image.image_id]
         name = str(entry["file_name"])
         path = self._maps / name
@@ -98,6 +98,9 @@ class PredictedFolder:
         values = read_annotation(path)
         if values.ndim != 3:
             raise _unusable(path, "It has no colours; ids are coded as R + 256 G + 65536 B.", "Write RGB PNGs.")
+        if values.shape[:2] != truth.ids.shape:
+            why = f"It has {values.shape[:2]} pixels (height, width), the truth {truth.ids.shape}."
+            raise _unusable(path, why, "Write maps at the size of the photo.")
         return self._from_map(rgb_to_ids(values.astype(np.uint8)), entry, str(path))
 
     def _from_map(self, ids: npt.NDArray[np.int32], entry: Mapping[str, Any], origin: str) -> Prediction:

@@ -1,0 +1,82 @@
+"""Weights from files that nobody vouches for: read without running code, loaded only where they fit exactly."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from retclip.core.errors import ModelError
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors or PyTorch file; files that contain code objects are refused.
+
+    Raises:
+        ModelError: E202 for a damaged safetensors file, E204 for any other file that is no plain table of tensors.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                "E202", f"{path} is not a complete safetensors file.", why=str(error), fix="Copy or download it again."
+            ) from error
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    # The unpickler raises many types on damaged or hostile files; none of them may get further than this.
+    except Exception as error:
+        raise ModelError(
+            "E204",
+            f"{path} was not loaded.",
+            why=f"It is damaged or contains code objects: {first_line(error)}",
+            fix="Use a safetensors file.",
+        ) from error
+    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(tensors, dict) or not tensors or not all(isinstance(v, Tensor) for v in tensors.values()):
+        raise ModelError(
+            "E204", f"{path} holds no table of tensors.", why=f"Found {type(loaded).__name__}.", fix="Use a state dict."
+        )
+    return tensors
+
+
+def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, name: str) -> None:
+    """Copy tensors into a network called `name`. Raises ModelError E207 when they are not exactly its own."""
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in tensors.items()}
+    # Some exports leave out BatchNorm's step counters; they take no part in inference.
+    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in given if key not in wanted]
+    reshaped = [
+        f"{key} {given[key]} instead of {wanted[key]}" for key in wanted if key in given and given[key] != wanted[key]
+    ]
+    if missing or surplus or reshaped:
+        shown = [f"missing {missing[:3]}"] * bool(missing) + [f"surplus {surplus[:3]}"] * bool(surplus) + reshaped[:3]
+        raise ModelError(
+            "E207",
+            f"{path} does not fit '{name}'.",
+            why="; ".join(shown),
+            fix="Check encoder.model and encoder.model_args against the file.",
+        )
+    model.load_state_dict(dict(tensors), strict=False)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Digest of named tensors, the same for every file format they were stored in."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """Type and first line of a foreign error, at most 200 characters."""
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}"[:200]

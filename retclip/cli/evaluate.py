@@ -1,0 +1,273 @@
+"""`retclip eval`: how good a database, a preset or another program is."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retclip.cli.console import Speech, make_table
+from retclip.cli.options import DeviceOption, JsonOption, PresetOption, QuietOption
+from retclip.core.errors import InputError
+
+if TYPE_CHECKING:
+    from retclip.evaluation.leakage import Leak
+    from retclip.evaluation.session import Source
+    from retclip.evaluation.tally import Tally
+    from retclip.evaluation.truth import EvaluationSet
+    from retclip.presets import Preset
+    from retclip.shards import Database
+
+EPILOG = "Example: retclip eval --dataset coco-panoptic --root /data/coco --db photo --proposals given --out report"
+DatasetOption = Annotated[
+    str,
+    typer.Option(help="coco-panoptic, ade20k-panoptic, cityscapes, panoptic, pascal-voc, pascal-context or semantic."),
+]
+PlaceOption = Annotated[Path | None, typer.Option(help="Where the set lies; default: $RETCLIP_DATA/<dataset>.")]
+_WORST_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one invocation asks for."""
+
+    out: Path
+    proposals: str
+    oracles: frozenset[str]
+    device: str
+    workers: int
+    allow_leak: bool
+    speech: Speech
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A source of predictions, with what the report says of it."""
+
+    source: Source
+    tally: Tally
+    leaks: tuple[Leak, ...]
+    seen_by_default: frozenset[int]
+    trained_head: bool
+
+
+def evaluate(
+    dataset: DatasetOption,
+    root: PlaceOption = None,
+    split: Annotated[str, typer.Option(help="val, train, ...")] = "val",
+    db: Annotated[str | None, typer.Option(help="Database: name or path, NAME@7 for version 7.")] = None,
+    pred: Annotated[Path | None, typer.Option(help="Score another program's folder: panoptic.json and PNGs.")] = None,
+    preset: PresetOption = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: --set retrieval.k=16", metavar="KEY=VALUE")
+    ] = None,
+    proposals: Annotated[
+        str, typer.Option(help="preset (what it says), regions, or given (annotated masks).")
+    ] = "preset",
+    oracle: Annotated[str | None, typer.Option(help="masks, labels, vocabulary, selection; comma-separated.")] = None,
+    seen_file: Annotated[str | None, typer.Option(help="Seen classes: a file, or the name of a list.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Class list of a `semantic` set.")] = None,
+    subset: Annotated[int | None, typer.Option(min=1, help="Only the first so many pictures.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report and the observations.")] = Path("evaluation"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes that label and count.")] = 1,
+    resamples: Annotated[int, typer.Option(min=10, help="Of the bootstrap.")] = 1000,
+    allow_leak: Annotated[bool, typer.Option("--allow-leak", help="Score leaked pictures; marks the report.")] = False,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure PQ, mask AP and mean IoU in one pass; networks run once, later runs use what they said."""
+    from retclip.evaluation.datasets import open_evaluation_set
+    from retclip.evaluation.oracles import parse_oracles
+
+    speech = Speech(json, quiet)
+    opened = open_evaluation_set(dataset, root, split, classes)
+    if subset is not None:
+        opened = replace(opened, images=opened.images[:subset])
+    if opened.missing:
+        speech.note(f"note: {len(opened.missing):,} listed photos are not on disk and do not count.")
+    asked = Asked(out, proposals, parse_oracles(oracle), device, workers, allow_leak, speech)
+    if (pred is None) == (db is None):
+        raise InputError(
+            "E160", "Nothing to evaluate.", why="One of --db and --pred is needed, not both.", fix="Add --db NAME."
+        )
+    if pred is not None:
+        _report(opened, None, None, _score_foreign(opened, pred, asked), asked, seen_file, resamples)
+        return
+    from retclip.assembly import choose_preset
+    from retclip.shards import open_database
+
+    database = open_database(str(db))
+    chosen = change_settings(choose_preset(preset, database), settings or [])
+    _report(opened, database, chosen, _score_database(opened, database, chosen, asked), asked, seen_file, resamples)
+
+
+def change_settings(preset: Preset, changes: Sequence[str]) -> Preset:
+    """The preset with `section.name=value` changes, values as in TOML; checked like a preset file."""
+    from retclip.presets import preset_from_mapping, preset_to_mapping
+
+    table = preset_to_mapping(preset)
+    for change in changes:
+        key, separator, text = change.partition("=")
+        section, _, name = key.strip().partition(".")
+        if not separator or not isinstance(table.get(section), dict) or not name:
+            why = "Expected section.name=value, e.g. fusion.gamma=0.5."
+            raise InputError("E143", f"--set {change} names no setting.", why=why, fix="See the presets for names.")
+        try:
+            table[section][name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[section][name] = text.strip()
+    return preset_from_mapping(table, "--set")
+
+
+def _score_foreign(dataset: EvaluationSet, folder: Path, asked: Asked) -> Ready:
+    from retclip.evaluation.session import OpenPredicted, score
+
+    opener = OpenPredicted(folder, dataset)
+    source = opener()
+    with asked.speech.progress("score", "pictures") as line:
+        tally = score(dataset, opener, asked.workers, line.update)
+    return Ready(source, tally, (), frozenset(range(len(dataset.vocabulary))), True)
+
+
+def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, asked: Asked) -> Ready:
+    from retclip.assembly import make_encoder, make_proposer
+    from retclip.evaluation.datasets import load_seen_classes, seen_list_of
+    from retclip.evaluation.labelling import LabelSettings
+    from retclip.evaluation.leakage import refuse
+    from retclip.evaluation.observations import ObservationStore
+    from retclip.evaluation.oracles import TrueMasks
+    from retclip.evaluation.session import OpenObserved, find_leaks, observe_all, score
+    from retclip.query.matching import match_labels
+    from retclip.query.pipeline import Models, RetrievalSegmenter
+
+    given = asked.proposals == "given" or "masks" in asked.oracles
+    if asked.proposals not in ("preset", "regions", "given"):
+        raise InputError(
+            "E160", f"Unknown --proposals '{asked.proposals}'.", why="Known are preset, regions and given."
+        )
+    if asked.proposals == "regions":
+        preset = replace(preset, proposals=replace(preset.proposals, kind="regions"))
+
+    def observer() -> RetrievalSegmenter:
+        proposer = TrueMasks(dataset) if given else make_proposer(preset.proposals, None)
+        return RetrievalSegmenter(
+            Models(make_encoder(preset.encoder, asked.device), proposer), database, dataset.vocabulary, preset
+        )
+
+    identity = observation_identity(dataset, database, preset, given)
+    store = ObservationStore(asked.out / ("observations-given" if given else "observations"), identity)
+    with asked.speech.progress("observe", "pictures") as line:
+        observe_all(dataset, store, observer, line.update)
+    leaks = find_leaks(dataset, store, database)
+    if not asked.allow_leak:
+        refuse(leaks, database.name)
+    labels = match_labels(dataset.vocabulary, database.classes, None, preset.retrieval.label_match)
+    listed = seen_list_of(dataset.name)
+    trained = load_seen_classes(listed, dataset.vocabulary) if listed else frozenset[int]()
+    seen = tuple(column in trained for column in range(len(dataset.vocabulary)))
+    settings = LabelSettings(labels, dataset.vocabulary, preset, seen, asked.oracles)
+    opener = OpenObserved(store.folder, identity, database.path, database.version, settings)
+    with asked.speech.progress("label and count", "pictures") as line:
+        tally = score(dataset, opener, asked.workers, line.update)
+    return Ready(opener(), tally, tuple(leaks), frozenset(labels.column.values()), False)
+
+
+def observation_identity(dataset: EvaluationSet, database: Database, preset: Preset, given: bool) -> Mapping[str, Any]:
+    """What stored observations depend on: networks, proposals, class list, and the pictures' set; not the database."""
+    return {
+        "schema": "retclip.observations/1",
+        "feature_space": database.space.fingerprint,
+        "proposals": "given" if given else asdict(preset.proposals),
+        "dataset": {"name": dataset.name, "split": dataset.split, "annotations_sha256": dataset.sha256},
+        "vocabulary": [list(category.names) for category in dataset.vocabulary],
+    }
+
+
+def _report(
+    dataset: EvaluationSet,
+    database: Database | None,
+    preset: Preset | None,
+    ready: Ready,
+    asked: Asked,
+    seen_file: str | None,
+    resamples: int,
+) -> None:
+    import numpy as np
+
+    from retclip.evaluation.datasets import load_seen_classes, seen_list_of
+    from retclip.evaluation.figures import figures_document
+    from retclip.reports.files import prepare_folder, write_json
+
+    listed = seen_file or seen_list_of(dataset.name)
+    columns = load_seen_classes(listed, dataset.vocabulary) if listed else ready.seen_by_default
+    default = "every class" if database is None else f"classes with exemplars in {database.name}@{database.version}"
+    seen = np.isin(np.arange(len(dataset.vocabulary)), sorted(columns))
+    seen_list = {"name": listed or default, "size": len(columns), "classes": len(dataset.vocabulary)}
+    document = {
+        **_identities(dataset, database, preset, ready, asked),
+        "seen_list": seen_list,
+        **figures_document(ready.tally, seen, resamples),
+    }
+    prepare_folder(asked.out)
+    write_json(asked.out / "report.json", document)
+    _write_html(asked.out / "report.html", dataset, ready, document)
+    rows = [(key, document[key]) for key in ("pq", "sq", "rq", "map", "miou", "label_accuracy", "ece")]
+    title = f"{dataset.name} {dataset.split}, {len(dataset.images)} pictures: {document['protocol']}"
+    asked.speech.data(document, make_table(("percent", "value "), rows, title))
+    asked.speech.note(f"seen list: {seen_list['name']}, {seen_list['size']} of {seen_list['classes']} classes")
+    asked.speech.note(f"report: {asked.out / 'report.html'}")
+
+
+def _identities(
+    dataset: EvaluationSet, database: Database | None, preset: Preset | None, ready: Ready, asked: Asked
+) -> dict[str, Any]:
+    """Whose figures these are: protocol, set, database, preset, with their hashes."""
+    from retclip import __version__
+    from retclip.evaluation.session import dataset_identity, protocol_name
+    from retclip.presets import preset_to_mapping
+
+    known = database and {
+        "name": database.name,
+        "version": database.version,
+        "content_hash": database.content_hash(),
+        "feature_space": database.space.fingerprint,
+        "encoder": database.space.encoder,
+        "weights_sha256": database.space.weights_sha256,
+        "segments": len(database),
+        "sources": dict(database.sources),
+        "key_transform": database.transform,
+    }
+    return {
+        "retclip": __version__,
+        "protocol": protocol_name(dataset, database, ready.trained_head, asked.oracles),
+        "oracles": sorted(asked.oracles),
+        "dataset": dict(dataset_identity(dataset)),
+        "database": known,
+        "preset": preset and preset.name,
+        "settings": preset and preset_to_mapping(preset),
+        "proposals": "given" if asked.proposals == "given" or "masks" in asked.oracles else asked.proposals,
+        "leakage": {"allowed": asked.allow_leak, "leaks": [asdict(leak) for leak in ready.leaks]},
+    }
+
+
+def _write_html(path: Path, dataset: EvaluationSet, ready: Ready, document: Mapping[str, Any]) -> None:
+    from retclip.core.images import read_picture
+    from retclip.evaluation.page import Exhibit, write_page
+    from retclip.evaluation.pictures import data_address, side_by_side
+
+    images = {image.image_id: image for image in dataset.images}
+    exhibits = []
+    for row in document["worst_images"][:_WORST_SHOWN]:
+        image = images[row["image_id"]]
+        truth = dataset.truth(image)
+        found = ready.source.predict(image, truth)
+        maps = ((truth.ids, truth.segments), (found.ids, found.segments))
+        jpeg = side_by_side(read_picture(image.path).pixels, maps, dataset.vocabulary)
+        caption = f"{image.path.name}: PQ {row['pq']:.1f}, {row['named']} of {row['placed']} found segments named right"
+        exhibits.append(Exhibit(caption, data_address(jpeg)))
+    write_page(path, document, exhibits)
