@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from retclip.core.masks import Frame, Size
 from retclip.core.vocabulary import Vocabulary
 from retclip.segmenters.fcclip.inference import PanopticThresholds
-from retclip.segmenters.fcclip.preprocessing import Frame, Size, full_size
+from retclip.segmenters.fcclip.preprocessing import full_size
 
 
 def sample_values(value: Tensor, sizes: list[Size], locations: Tensor, weights: Tensor) -> Tensor:

@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from open_clip import SimpleTokenizer
 from torch import Tensor
 
+from retclip.core.masks import Frame
 from retclip.core.vocabulary import Category, Vocabulary
 from retclip.segmenters.fcclip.ensemble import geometric_ensemble
 from retclip.segmenters.fcclip.inference import PanopticThresholds, instances, panoptic_map, semantic_scores
-from retclip.segmenters.fcclip.preprocessing import Frame, normalised_batch, padded_size
+from retclip.segmenters.fcclip.preprocessing import normalised_batch, padded_size
 from retclip.segmenters.fcclip.text import CHUNK
 from retclip.segmenters.fcclip.variants import VARIANTS, build_fcclip
 from retclip.segmenters.layers.classification import TextRows

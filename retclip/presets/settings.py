@@ -139,6 +139,7 @@ class FusionSettings:
         gamma_by_class: a class without exemplars keeps its whole CLIP score instead of (1 - gamma) of it.
         reliability: (intercept, slope) of the chance that a query's class is stored, by its nearest distance; gamma is
             multiplied by it. Empty = gamma as it is. `retclip tune` fits it on the database.
+        only_valid_masks: ignore CLIP for masks that cover no cell of the feature map (FC-CLIP's ResNet releases).
         void: the head's own void probability, or `corrected` by the confidence of CLIP and retrieval.
     """
 
@@ -148,6 +149,7 @@ class FusionSettings:
     gamma: float = 0.3
     gamma_by_class: bool = False
     reliability: tuple[float, ...] = ()
+    only_valid_masks: bool = False
     void: Literal["head", "corrected"] = "head"
 
     def __post_init__(self) -> None:

@@ -18,10 +18,10 @@ from retclip.core.images import Picture
 from retclip.core.masks import MaskSet
 from retclip.core.results import SegmentationResult
 from retclip.core.segments import Neighbors
-from retclip.core.vocabulary import Vocabulary
+from retclip.core.vocabulary import Vocabulary, seen_classes
 from retclip.ports.encoders import DenseEncoder, TextEncoder, embed_regions
 from retclip.ports.neighbors import NeighborIndex
-from retclip.ports.proposals import MaskProposer
+from retclip.ports.proposals import MaskProposer, Proposals
 from retclip.presets import Preset
 from retclip.query.matching import LabelMap, match_labels
 from retclip.query.merge import merge_panoptic, semantic_map, thing_instances
@@ -32,11 +32,18 @@ from retclip.query.similarity import TextSimilarity
 
 @dataclass(frozen=True)
 class Models:
-    """The networks of a segmenter: an image encoder, a proposer, and a text tower where the encoder has one."""
+    """The networks of a segmenter.
+
+    Attributes:
+        encoder, proposer: where keys and regions come from.
+        text: the encoder's text tower, None where it has none.
+        training_names: every class name that the proposer's head was trained with; empty without such a head.
+    """
 
     encoder: DenseEncoder
     proposer: MaskProposer
     text: TextEncoder | None = None
+    training_names: frozenset[str] = frozenset()
 
 
 class RetrievalSegmenter:
@@ -65,6 +72,7 @@ class RetrievalSegmenter:
         self._preset = preset
         self._similarity = TextSimilarity(models.text) if models.text is not None else None
         self.vocabulary = vocabulary
+        self.seen = seen_classes(vocabulary, models.training_names)
         self.labels: LabelMap = match_labels(vocabulary, index.classes, models.text, preset.retrieval.label_match)
         if not self.labels.column and models.text is None:
             shown = ", ".join(vocabulary.names[:5])
@@ -81,7 +89,10 @@ class RetrievalSegmenter:
         notes = []
         if self._models.text is None:
             notes.append("The encoder has no text tower: labels come from retrieval alone (gamma is 1).")
-        notes.append("No in-vocabulary head in this preset: alpha and beta play no part.")
+        if self._models.training_names:
+            notes.append(f"{sum(self.seen)} of {len(self.seen)} asked classes were seen in training: alpha, else beta.")
+        else:
+            notes.append("No in-vocabulary head in this preset: alpha and beta play no part.")
         for label, candidates in self.labels.ambiguous:
             notes.append(
                 f"Stored class '{label}' fits {' and '.join(repr(c) for c in candidates)}; '{candidates[0]}' is used."
@@ -92,31 +103,47 @@ class RetrievalSegmenter:
         """Segment pictures, one encoder pass each."""
         start = time.perf_counter()
         proposals = self._models.proposer.propose(pictures, self.vocabulary)
-        features = self._models.encoder.encode_images([picture.pixels for picture in pictures])
+        observations = self._observe(pictures, proposals)
         shared = (time.perf_counter() - start) / max(1, len(pictures))
         results = []
-        for picture, masks, dense in zip(pictures, proposals, features, strict=True):
+        for picture, found, observation in zip(pictures, proposals, observations, strict=True):
             began = time.perf_counter()
-            keys = embed_regions(self._models.encoder, dense, masks.for_pooling())
-            results.append(self._result(picture, masks, self.score(keys), began - shared))
+            results.append(self._result(picture, found.masks, self.weigh(observation), began - shared))
         return results
 
     def observe(self, picture: Picture) -> tuple[MaskSet, Observation]:
         """Proposals of a picture and what the networks say of them; the database is not asked."""
-        (masks,) = self._models.proposer.propose([picture], self.vocabulary)
-        (dense,) = self._models.encoder.encode_images([picture.pixels])
-        return masks, self._observation(embed_regions(self._models.encoder, dense, masks.for_pooling()))
+        proposals = self._models.proposer.propose([picture], self.vocabulary)
+        return proposals[0].masks, self._observe([picture], proposals)[0]
 
     def score(self, keys: Tensor) -> Evidence:
         """Ask the database and the text tower about unit key vectors (N, D) of one image."""
-        observation = self._observation(keys)
-        neighbors = find_neighbors(self._index, self.labels, keys, self._preset)
-        hits = hits_of(neighbors, self.labels, keys.device)
-        experts, fused = weigh(observation, hits, asked_classes(self.labels, len(self.vocabulary)), self._preset)
+        return self.weigh(Observation(keys, self._similar(keys)))
+
+    def weigh(self, observation: Observation) -> Evidence:
+        """Ask the database about the observed proposals of one image, and fuse."""
+        neighbors = find_neighbors(self._index, self.labels, observation.keys, self._preset)
+        hits = hits_of(neighbors, self.labels, observation.keys.device)
+        asked = asked_classes(self.labels, len(self.vocabulary), torch.tensor(self.seen))
+        experts, fused = weigh(observation, hits, asked, self._preset)
         return Evidence(experts, fused, neighbors, self.labels, self.vocabulary, self._index)
 
-    def _observation(self, keys: Tensor) -> Observation:
-        return Observation(keys, self._similarity.scores(keys, self.vocabulary) if self._similarity else None)
+    def _similar(self, keys: Tensor) -> Tensor | None:
+        return self._similarity.scores(keys, self.vocabulary) if self._similarity else None
+
+    def _observe(self, pictures: Sequence[Picture], proposals: Sequence[Proposals]) -> list[Observation]:
+        """Keys and scores of all proposals; the encoder runs for pictures whose proposals carry no keys."""
+        unknown = [p.pixels for p, found in zip(pictures, proposals, strict=True) if found.keys is None]
+        features = iter(self._models.encoder.encode_images(unknown) if unknown else ())
+        observations = []
+        for found in proposals:
+            keys = found.keys
+            if keys is None:
+                keys = embed_regions(self._models.encoder, next(features), found.masks.for_pooling())
+            # CLIP speaks of every region, as released; a region without a feature cell resembles nothing stored.
+            looked_up = keys if found.valid is None else keys * found.valid[:, None]
+            observations.append(Observation(looked_up, self._similar(keys), found.in_vocab, found.void, found.valid))
+        return observations
 
     def _result(self, picture: Picture, masks: MaskSet, evidence: Evidence, began: float) -> SegmentationResult:
         scores = evidence.fused.scores
@@ -150,7 +177,7 @@ class RetrievalSegmenter:
             "retrieval": asdict(self._preset.retrieval),
             "fusion": asdict(self._preset.fusion),
             "merge": asdict(self._preset.merge),
-            "vocabulary": {"name": self.vocabulary.name, "classes": len(self.vocabulary)},
+            "vocabulary": {"name": self.vocabulary.name, "classes": len(self.vocabulary), "seen": sum(self.seen)},
         }
 
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from retclip.core.vocabulary import Category, Vocabulary
+from retclip.core.masks import Frame
+from retclip.core.vocabulary import Category, Vocabulary, seen_classes
 from retclip.segmenters.fcclip.checkpoint import assign_weights
 from retclip.segmenters.fcclip.ensemble import EnsembleWeights, geometric_ensemble
 from retclip.segmenters.fcclip.inference import PanopticThresholds, panoptic_map, semantic_scores
-from retclip.segmenters.fcclip.preprocessing import Frame, normalised_batch
-from retclip.segmenters.fcclip.text import encode_names, seen_classes, split_names
+from retclip.segmenters.fcclip.preprocessing import normalised_batch
+from retclip.segmenters.fcclip.text import encode_names, split_names
 from retclip.segmenters.fcclip.variants import build_fcclip
 
 pytestmark = pytest.mark.golden

@@ -9,18 +9,18 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from retclip.core.vocabulary import Category, Vocabulary
+from retclip.core.masks import Frame
+from retclip.core.vocabulary import Category, Vocabulary, seen_classes
 from retclip.segmenters.fcclip.ensemble import EnsembleWeights, geometric_ensemble
 from retclip.segmenters.fcclip.inference import PanopticThresholds, instances, panoptic_map, semantic_scores
 from retclip.segmenters.fcclip.preprocessing import (
-    Frame,
     Resolution,
     normalised_batch,
     padded_size,
     resize_picture,
     resized_size,
 )
-from retclip.segmenters.fcclip.text import average_prompts, encode_names, prompts, seen_classes, split_names
+from retclip.segmenters.fcclip.text import average_prompts, encode_names, prompts, split_names
 from retclip.segmenters.fcclip.variants import (
     ConvNeXtTower,
     HeadSizes,

@@ -1,21 +1,20 @@
 """Reading weights: released `.pth` files, safetensors, and the CLIP weights that training starts from.
 
-A pickle is never executed: `.pth` goes through `torch.load(weights_only=True)` alone.
+No pickle is ever executed (`core/weights.py`).
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from retclip.core.errors import ModelError
+from retclip.core.weights import read_weights
 from retclip.segmenters.fcclip.model import FCCLIP
 from retclip.segmenters.fcclip.variants import VARIANTS, Variant, build_fcclip, variant_named
 
@@ -23,44 +22,6 @@ CLIP_PREFIX = "backbone.clip_model."
 # Computed, not learned: some exports carry them, no module of ours stores them.
 COMPUTED = frozenset({"pixel_mean", "pixel_std", f"{CLIP_PREFIX}attn_mask"})
 SHOWN = 6  # differing keys that an error lists
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by key, on the CPU.
-
-    Args:
-        path: `.safetensors`, or a torch file that holds the tensors themselves or has them under `model`.
-
-    Raises:
-        ModelError: E202 the file is missing or damaged, E204 it contains code objects.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            "E204",
-            f"{path.name} contains code objects and was not loaded.",
-            why=str(error).splitlines()[0],
-            fix="Convert it to safetensors on a machine where running its code does no harm.",
-        ) from error
-    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
-        raise ModelError(
-            "E202",
-            f"Cannot read weights from {path}.",
-            why=str(error).splitlines()[0],
-            fix="Check the path; if the file is incomplete, copy it again.",
-        ) from error
-    weights = content.get("model", content) if isinstance(content, Mapping) else content
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ModelError(
-            "E207",
-            f"{path.name} holds no table of tensors.",
-            why="Weights are expected at the top level or under `model`.",
-            fix="Give a released FC-CLIP checkpoint or a file written by `retclip models convert`.",
-        )
-    return dict(weights)
 
 
 def load_fcclip(path: Path, variant: Variant | str, device: torch.device | str = "cpu") -> FCCLIP:

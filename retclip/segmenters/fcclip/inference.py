@@ -15,9 +15,10 @@ import torch
 from scipy.ndimage import find_objects
 from torch import Tensor
 
+from retclip.core.masks import Frame
 from retclip.core.panoptic import PanopticMap, Segment
 from retclip.core.vocabulary import Vocabulary
-from retclip.segmenters.fcclip.preprocessing import Frame, full_size
+from retclip.segmenters.fcclip.preprocessing import full_size
 
 CHUNK_ELEMENTS = 1 << 24  # 64 MiB of float32 upsampled at once
 # Each chunk reads and writes the (C, H, W) sums once: fewer chunks were measured twice as fast.

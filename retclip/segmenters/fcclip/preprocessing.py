@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-Size = tuple[int, int]
+from retclip.core.masks import Frame, Size
 
 # CLIP's mean and standard deviation on the 0..255 scale, RGB; the same for every released backbone.
 PIXEL_MEAN = (122.7709383, 116.7460125, 104.09373615)
@@ -26,21 +26,6 @@ class Resolution:
 
     short_side: int = 800
     long_side: int = 1333
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Where an image lies in its batch, sizes as (height, width) in pixels.
-
-    Attributes:
-        padded: of the batch; mask logits cover it at a quarter of the resolution.
-        content: of the resized image, in the upper left corner.
-        output: of the picture the user gave.
-    """
-
-    padded: Size
-    content: Size
-    output: Size
 
 
 def resized_size(height: int, width: int, resolution: Resolution) -> Size:

@@ -1,4 +1,4 @@
-"""FC-CLIP in use: pictures in; proposals with everything retrieval needs, or panoptic maps, out."""
+"""FC-CLIP in use: pictures in; what one pass yields, or FC-CLIP's own panoptic maps, out."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ import torch
 from open_clip import SimpleTokenizer
 from torch import Tensor
 
+from retclip.core.masks import Frame, Size
 from retclip.core.errors import require
 from retclip.core.panoptic import PanopticMap
-from retclip.core.vocabulary import Vocabulary
+from retclip.core.vocabulary import Vocabulary, seen_classes
 from retclip.segmenters.fcclip.ensemble import EnsembleWeights, geometric_ensemble
 from retclip.segmenters.fcclip.inference import PanopticThresholds, panoptic_map
 from retclip.segmenters.fcclip.model import FCCLIP
 from retclip.segmenters.fcclip.preprocessing import (
-    Frame,
     Resolution,
-    Size,
     full_size,
     normalised_batch,
     padded_size,
     resize_picture,
     resized_size,
 )
-from retclip.segmenters.fcclip.text import encode_names, seen_classes
+from retclip.segmenters.fcclip.text import NameRows
 from retclip.segmenters.layers.classification import TextRows
 
 Pixels = npt.NDArray[np.uint8]
-CACHED_VOCABULARIES = 8
 
 
 @dataclass(frozen=True)
-class Proposals:
+class ImagePass:
     """What one image pass yields for one image and one vocabulary of C classes. Tensors stay on the model's device.
 
     Attributes:
@@ -110,8 +108,7 @@ class FCCLIPSegmenter:
     def __init__(self, model: FCCLIP, settings: SegmenterSettings) -> None:
         self.model = model.eval()
         self.settings = settings
-        self._tokenizer = SimpleTokenizer()
-        self._text_rows: dict[tuple[tuple[str, ...], ...], TextRows] = {}
+        self.names = NameRows(model.backbone.encode_text, SimpleTokenizer(), self.device)
 
     @property
     def device(self) -> torch.device:
@@ -120,52 +117,57 @@ class FCCLIPSegmenter:
 
     @torch.inference_mode()
     def text_rows(self, vocabulary: Vocabulary) -> TextRows:
-        """Text vectors of a vocabulary; the most recently used vocabularies are kept."""
-        names = tuple(category.names for category in vocabulary)
-        rows = self._text_rows.pop(names, None)
-        if rows is None:
-            rows = encode_names(names, self.model.backbone.encode_text, self._tokenizer, self.device)
-        self._text_rows[names] = rows
-        if len(self._text_rows) > CACHED_VOCABULARIES:
-            del self._text_rows[next(iter(self._text_rows))]
-        return rows
+        """Text vectors of a vocabulary."""
+        names = [name for category in vocabulary for name in category.names]
+        return TextRows(self.names.rows(names), tuple(len(category.names) for category in vocabulary))
 
-    def propose(self, images: Sequence[Pixels], vocabulary: Vocabulary) -> list[Proposals]:
-        """RGB pictures (H, W, 3) uint8 of any sizes -> proposals in the same order, one backbone pass each."""
+    def passes(self, images: Sequence[Pixels], vocabulary: Vocabulary) -> list[ImagePass]:
+        """RGB pictures (H, W, 3) uint8 of any sizes -> what their passes yield, in the same order."""
         found = dict(self.iterate(images, vocabulary))
         return [found[index] for index in range(len(images))]
 
     def segment(self, images: Sequence[Pixels], vocabulary: Vocabulary) -> list[PanopticMap]:
         """RGB pictures (H, W, 3) uint8 -> panoptic maps at their own sizes, by FC-CLIP's geometric ensemble."""
-        # One map at a time: the proposals of a whole folder would not fit into memory.
-        maps = {index: self.merge(proposals, vocabulary) for index, proposals in self.iterate(images, vocabulary)}
+        # One map at a time: the passes of a whole folder would not fit into memory.
+        maps = {index: self.merge(image_pass, vocabulary) for index, image_pass in self.iterate(images, vocabulary)}
         return [maps[index] for index in range(len(images))]
 
     @torch.inference_mode()
-    def merge(self, proposals: Proposals, vocabulary: Vocabulary) -> PanopticMap:
-        """Panoptic map of one image's proposals."""
-        probabilities = self.log_probabilities(proposals, vocabulary).softmax(-1)
-        return panoptic_map(proposals.mask_logits, probabilities, proposals.frame, vocabulary, self.settings.thresholds)
+    def merge(self, image_pass: ImagePass, vocabulary: Vocabulary) -> PanopticMap:
+        """Panoptic map of one image."""
+        probabilities = self.log_probabilities(image_pass, vocabulary).softmax(-1)
+        return panoptic_map(image_pass.mask_logits, probabilities, image_pass.frame, vocabulary, self.settings.thresholds)
 
     @torch.inference_mode()
-    def log_probabilities(self, proposals: Proposals, vocabulary: Vocabulary) -> Tensor:
+    def log_probabilities(self, image_pass: ImagePass, vocabulary: Vocabulary) -> Tensor:
         """(Q, C + 1) log-probabilities after the geometric ensemble, void last."""
-        outside = self.model.out_of_vocabulary_logits(proposals.embeddings, self.text_rows(vocabulary))
+        outside = self.model.out_of_vocabulary_logits(image_pass.embeddings, self.text_rows(vocabulary))
         seen = torch.tensor(seen_classes(vocabulary, self.settings.training_names), device=self.device)
-        return geometric_ensemble(proposals.class_logits, outside, seen, proposals.valid, self.settings.ensemble)
+        return geometric_ensemble(image_pass.class_logits, outside, seen, image_pass.valid, self.settings.ensemble)
 
-    def iterate(self, images: Sequence[Pixels], vocabulary: Vocabulary) -> Iterator[tuple[int, Proposals]]:
-        """(index, proposals) in the order of computing: pictures of equal padded size together."""
+    def iterate(self, images: Sequence[Pixels], vocabulary: Vocabulary) -> Iterator[tuple[int, ImagePass]]:
+        """(index, pass) in the order of computing: pictures of equal padded size together."""
         text = self.text_rows(vocabulary)
-        sizes = [resized_size(image.shape[0], image.shape[1], self.settings.resolution) for image in images]
-        for indices in self._batches(sizes):
-            resized = [resize_picture(images[i], sizes[i]) for i in indices]
-            frames = [
-                Frame(padded_size([sizes[i]]), sizes[i], (images[i].shape[0], images[i].shape[1])) for i in indices
-            ]
-            yield from zip(indices, self._pass(resized, frames, text), strict=True)
+        for indices, batch in self.batches(images):
+            frames = [frame for _, frame in batch]
+            yield from zip(indices, self._pass([pixels for pixels, _ in batch], frames, text), strict=True)
 
-    def _batches(self, sizes: Sequence[Size]) -> Iterable[list[int]]:
+    def batches(self, images: Sequence[Pixels]) -> Iterator[tuple[list[int], list[tuple[Pixels, Frame]]]]:
+        """(indices, resized pictures with their frames) of equal padded size, at most `batch_size` at a time."""
+        sizes = [resized_size(image.shape[0], image.shape[1], self.settings.resolution) for image in images]
+        for indices in self._grouped(sizes):
+            yield (
+                indices,
+                [
+                    (
+                        resize_picture(images[i], sizes[i]),
+                        Frame(padded_size([sizes[i]]), sizes[i], (images[i].shape[0], images[i].shape[1])),
+                    )
+                    for i in indices
+                ],
+            )
+
+    def _grouped(self, sizes: Sequence[Size]) -> Iterable[list[int]]:
         groups: defaultdict[Size, list[int]] = defaultdict(list)
         for index, size in enumerate(sizes):
             groups[padded_size([size])].append(index)
@@ -173,10 +175,8 @@ class FCCLIPSegmenter:
         return [group[i : i + step] for group in groups.values() for i in range(0, len(group), step)]
 
     @torch.inference_mode()
-    def _pass(self, images: Sequence[Pixels], frames: Sequence[Frame], text: TextRows) -> list[Proposals]:
-        # np.array copies: torch refuses read-only memory, which Pillow's images are.
-        tensors = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]
-        batch = normalised_batch(tensors, self.device)
+    def _pass(self, images: Sequence[Pixels], frames: Sequence[Frame], text: TextRows) -> list[ImagePass]:
+        batch = self.normalised(images)
         precision = self.settings.precision
         with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
             output = self.model(batch)
@@ -184,4 +184,10 @@ class FCCLIPSegmenter:
             embeddings, valid = self.model.embed(output.dense, final.mask_logits)
         logits = self.model.in_vocabulary_logits(final.class_vectors.float(), text)
         parts = zip(final.mask_logits.float(), logits, embeddings.float(), valid, output.dense.float(), strict=True)
-        return [Proposals(*part, frame) for part, frame in zip(parts, frames, strict=True)]
+        return [ImagePass(*part, frame) for part, frame in zip(parts, frames, strict=True)]
+
+    def normalised(self, images: Sequence[Pixels]) -> Tensor:
+        """Resized pictures -> (B, 3, H, W) on the device, normalised and padded."""
+        # np.array copies: torch refuses read-only memory, which Pillow's images are.
+        tensors = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images]
+        return normalised_batch(tensors, self.device)

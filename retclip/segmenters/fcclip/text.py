@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retclip.core.vocabulary import Vocabulary
 from retclip.segmenters.layers.classification import TextRows
 
 SIZES = ("small", "medium", "large")
@@ -24,6 +23,7 @@ PROMPTS: tuple[str, ...] = (
     *(f"There is a {size} {{}} in the scene." for size in SIZES),
 )
 CHUNK = 128  # texts per pass: bounds memory, changes no value
+CACHED_NAMES = 20_000  # 80 MB at 1,024 numbers a row
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -36,12 +36,6 @@ def split_names(line: str) -> tuple[str, ...]:
 def prompts(names: Iterable[str]) -> list[str]:
     """All prompts of all names, the prompts of a name beside each other."""
     return [prompt.format(name) for name in names for prompt in PROMPTS]
-
-
-def seen_classes(vocabulary: Vocabulary, training_names: Iterable[str]) -> list[bool]:
-    """Per class, whether one of its names is, letter by letter, one of the training names."""
-    known = frozenset(training_names)
-    return [not known.isdisjoint(category.names) for category in vocabulary]
 
 
 def average_prompts(features: Tensor) -> Tensor:
@@ -67,3 +61,30 @@ def encode_names(
     texts = prompts(name for names in names_of_classes for name in names)
     chunks = [encode(tokenizer(texts[i : i + CHUNK]).to(device)) for i in range(0, len(texts), CHUNK)]
     return TextRows(average_prompts(torch.cat(chunks)), tuple(len(names) for names in names_of_classes))
+
+
+class NameRows:
+    """Text rows by class name; the most recently used names are kept.
+
+    Vocabularies, label matching and the text tower's port ask for the same names, and a text tower on a CPU takes
+    minutes for a large vocabulary.
+
+    Args:
+        encode, tokenizer, device: as for `encode_names`.
+    """
+
+    def __init__(self, encode: Callable[[Tensor], Tensor], tokenizer: Tokenizer, device: torch.device) -> None:
+        self._encode, self._tokenizer, self._device = encode, tokenizer, device
+        self._rows: dict[str, Tensor] = {}
+
+    def rows(self, names: Sequence[str]) -> Tensor:
+        """(N, D) unit rows, one per name."""
+        known = {name: self._rows.pop(name) for name in dict.fromkeys(names) if name in self._rows}
+        new = [name for name in dict.fromkeys(names) if name not in known]
+        if new:
+            encoded = encode_names([(name,) for name in new], self._encode, self._tokenizer, self._device)
+            known |= dict(zip(new, encoded.rows, strict=True))
+        self._rows |= known
+        for name in list(self._rows)[: max(0, len(self._rows) - CACHED_NAMES)]:
+            del self._rows[name]
+        return torch.stack([known[name] for name in names])

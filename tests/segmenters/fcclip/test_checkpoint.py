@@ -7,7 +7,8 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from retclip.core.errors import ModelError
-from retclip.segmenters.fcclip.checkpoint import convert, fitting_variant, load_clip_weights, load_fcclip, read_weights
+from retclip.core.weights import read_weights
+from retclip.segmenters.fcclip.checkpoint import convert, fitting_variant, load_clip_weights, load_fcclip
 from retclip.segmenters.fcclip.preprocessing import normalised_batch
 from retclip.segmenters.fcclip.variants import VARIANTS, ResNetTower, build_fcclip
 
@@ -82,7 +83,7 @@ def test_code_objects_are_refused_and_not_run(tmp_path, content):
 
 @pytest.mark.parametrize("name", ["absent.pth", "absent.safetensors"])
 def test_missing_files(tmp_path, name):
-    assert error(read_weights, tmp_path / name).code == "E202"
+    assert error(read_weights, tmp_path / name).code == "E201"
 
 
 @pytest.mark.parametrize("name", ["cut.pth", "cut.safetensors"])
@@ -90,13 +91,13 @@ def test_half_a_file(tmp_path, released, weights, name):
     save_file(weights, tmp_path / "whole.safetensors")
     whole = released if name.endswith("pth") else tmp_path / "whole.safetensors"
     (tmp_path / name).write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    assert error(read_weights, tmp_path / name).code == "E202"
+    assert error(read_weights, tmp_path / name).code == ("E204" if name.endswith("pth") else "E202")
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"model": {"a": 3}}, {"model": 5}, torch.zeros(3)])
 def test_files_of_another_kind(tmp_path, content):
     torch.save(content, tmp_path / "other.pth")
-    assert error(read_weights, tmp_path / "other.pth").code == "E207"
+    assert error(read_weights, tmp_path / "other.pth").code == "E204"
 
 
 def test_a_missing_an_unknown_and_a_wrong_tensor_are_named(tmp_path, weights):

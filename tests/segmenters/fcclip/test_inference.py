@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from retclip.core.masks import Frame
 from retclip.core.vocabulary import Category, Vocabulary
 from retclip.segmenters.fcclip import inference
 from retclip.segmenters.fcclip.inference import PanopticThresholds, instances, panoptic_map, semantic_scores
-from retclip.segmenters.fcclip.preprocessing import Frame, full_size
+from retclip.segmenters.fcclip.preprocessing import full_size
 
 
 def vocabulary_of(classes):

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from retclip.core.masks import Frame
 from retclip.segmenters.fcclip.preprocessing import (
     PIXEL_MEAN,
-    Frame,
     Resolution,
     full_size,
     normalised_batch,

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from retclip.core.vocabulary import Category, Vocabulary
-from retclip.segmenters.fcclip.text import CHUNK, PROMPTS, encode_names, prompts, seen_classes, split_names
+from retclip.core.vocabulary import Category, Vocabulary, seen_classes
+from retclip.segmenters.fcclip.text import CHUNK, PROMPTS, encode_names, prompts, split_names
 
 
 @pytest.mark.parametrize(
