@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     try:
-        app(words)
+        app(words, prog_name="retclip")
     except RetclipError as error:
         return _fail(error, words)
     except MemoryError:
