@@ -81,7 +81,8 @@ def build(
     kind = _kind(corpus, use_masks=use_masks, use_boxes=use_boxes, speech=speech)
     request = _request(corpus, kind, chosen, classes, limit=limit, per_class_cap=per_class_cap)
     control = RunControl("build", device, parse_share(max_failures), report, restart)
-    _run(existing or path, request, chosen, control, speech)
+    # Not `existing or path`: an interrupted first build leaves a database without segments, whose truth value is False.
+    _run(path if existing is None else existing, request, chosen, control, speech)
 
 
 @app.command("add-classes", epilog='Example: retclip index add-classes --db coco --classes "forklift" --images photos/')
