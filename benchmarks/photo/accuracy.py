@@ -35,18 +35,23 @@ def predictions(database: Database, queries: Queries, settings: RetrievalSetting
     table = np.full(max(labels.column) + 2, -1, dtype=np.int64)
     for class_id, column in labels.column.items():
         table[class_id] = column
-    scores = retrieval_scores(torch.from_numpy(neighbors.distance), torch.from_numpy(table[neighbors.class_id]),
-                              len(vocabulary), settings)
+    scores = retrieval_scores(
+        torch.from_numpy(neighbors.distance), torch.from_numpy(table[neighbors.class_id]), len(vocabulary), settings
+    )
     return scores.argmax(dim=1).numpy()
 
 
 def accuracies(database: Database, queries: Queries, temperature: float) -> dict[str, dict[str, dict[int, float]]]:
-    """rule -> key transform -> k -> share of masks with the right class."""
+    """Rule -> key transform -> k -> share of masks with the right class."""
     names = load_vocabulary("@coco133").names
     truth = np.array([names.index(label) for label in queries.label])
     base = RetrievalSettings(temperature=temperature)
-    return {rule: {kind: {k: float((predictions(database, queries, replace(base, rule=rule, transform=kind, k=k)) == truth).mean())
-                          for k in NEIGHBOURS} for kind in TRANSFORMS} for rule in RULES}
+
+    def accuracy(rule: str, kind: str, k: int) -> float:
+        chosen = predictions(database, queries, replace(base, rule=rule, transform=kind, k=k))
+        return float((chosen == truth).mean())
+
+    return {rule: {kind: {k: accuracy(rule, kind, k) for k in NEIGHBOURS} for kind in TRANSFORMS} for rule in RULES}
 
 
 def main() -> None:
@@ -55,15 +60,19 @@ def main() -> None:
     preset, encoder = prepare(args)
     database = build_database(args.root, args.train, preset, encoder, temporary_database_folder())
     queries = ground_truth_queries(open_corpus("coco", args.root, args.val), encoder)
-    print(f"queries: {len(queries.label)} masks of {queries.image.max() + 1} photos, 133 classes asked, "
-          f"largest class {max(queries.label.count(name) for name in set(queries.label)) / len(queries.label):.3f} of them")
-    table = accuracies(database, queries, preset.retrieval.temperature)
+    largest = max(queries.label.count(name) for name in set(queries.label)) / len(queries.label)
+    print(
+        f"queries: {len(queries.label)} masks of {queries.image.max() + 1} photos, 133 classes asked, "
+        f"largest class {largest:.3f} of them"
+    )
+    temperature = preset.retrieval.temperature
+    table = accuracies(database, queries, temperature)
     print("rule     transform    " + "".join(f"k={k:<6}" for k in NEIGHBOURS))
     for rule, rows in table.items():
         for kind, row in rows.items():
             print(f"{rule:8} {kind:12} " + "".join(f"{row[k]:<8.3f}" for k in NEIGHBOURS))
-    save(args.json, {"queries": len(queries.label), "segments": len(database), "temperature": preset.retrieval.temperature,
-                     "accuracy": table})
+    figures = {"queries": len(queries.label), "segments": len(database), "temperature": temperature, "accuracy": table}
+    save(args.json, figures)
 
 
 if __name__ == "__main__":

@@ -53,8 +53,10 @@ def build_database(root: Path, split: str, preset: Preset, encoder: DenseEncoder
     started = time.perf_counter()
     request = BuildRequest(open_corpus("coco", root, split), "masks", batch=preset.index.batch)
     report = build(database, request, encoder, "build")
-    print(f"database: {report.added} segments, {len(report.classes)} classes, {report.images} photos "
-          f"in {time.perf_counter() - started:.1f} s, content hash {report.content_hash[:16]}")
+    print(
+        f"database: {report.added} segments, {len(report.classes)} classes, {report.images} photos "
+        f"in {time.perf_counter() - started:.1f} s, content hash {report.content_hash[:16]}"
+    )
     return Database.open(folder)
 
 

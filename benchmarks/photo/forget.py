@@ -2,8 +2,8 @@
 
     python benchmarks/photo/forget.py --root <coco panoptic photos> --class bear
 
-Every step goes through the command line, on a copy of nothing but its own database; ground-truth masks are asked so that
-only labels can differ. The photos taught are crops of the train photos, with the annotated mask beside each.
+Every change goes through the command line; ground-truth masks are asked, so that only labels can differ. The photos taught
+are crops of the train photos, with the annotated mask beside each.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from PIL import Image
 from retclip.cli.main import main as retclip
 from retclip.core.images import read_picture
 from retclip.corpora import open_corpus
-from retclip.query.pipeline import Models, RetrievalSegmenter
 from retclip.query.given_masks import GivenMasks
+from retclip.query.pipeline import Models, RetrievalSegmenter
 from retclip.shards import open_database
 from retclip.vocabularies import load_vocabulary
 
@@ -47,7 +47,7 @@ def crops(root: Path, split: str, name: str, folder: Path, margin: int = 16) -> 
         for region in corpus.regions(image, picture.size, "masks"):
             if region.label in raw:
                 x0, y0, x1, y1 = (int(v) for v in region.box)
-                part = np.s_[max(0, y0 - margin):y1 + margin, max(0, x0 - margin):x1 + margin]
+                part = np.s_[max(0, y0 - margin) : y1 + margin, max(0, x0 - margin) : x1 + margin]
                 Image.fromarray(picture.pixels[part]).save(folder / f"{count:03d}.png")
                 Image.fromarray(region.mask[part].astype(np.uint8) * 255).save(folder / f"{count:03d}.mask.png")
                 count += 1
@@ -76,12 +76,27 @@ def main() -> None:
             for row, column in zip(rows, evidence.fused.scores.argmax(dim=1).tolist(), strict=True):
                 predicted[vocabulary[column].name] += 1
                 correct += vocabulary[column].name == queries.label[row] == args.name
-        print(f"{database.name}@{database.version}: '{args.name}' predicted {predicted[args.name]} times, "
-              f"{correct} of {queries.label.count(args.name)} true ones found")
+        print(
+            f"{database.name}@{database.version}: '{args.name}' predicted {predicted[args.name]} times, "
+            f"{correct} of {queries.label.count(args.name)} true ones found"
+        )
         return predicted[args.name], correct
 
-    run("index", "build", "--source", "coco", "--root", str(args.root), "--split", args.train, "--use-masks", "--db", "photo",
-        "--preset", args.preset)
+    run(
+        "index",
+        "build",
+        "--source",
+        "coco",
+        "--root",
+        str(args.root),
+        "--split",
+        args.train,
+        "--use-masks",
+        "--db",
+        "photo",
+        "--preset",
+        args.preset,
+    )
     before = ask("photo")
     run("db", "delete", "photo", "--label", args.name, "--yes")
     without = ask("photo")

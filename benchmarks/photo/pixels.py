@@ -35,10 +35,13 @@ def truth_of(annotations: Path, split: str) -> dict[str, tuple[Path, list[MapSeg
     import json
 
     document = json.loads((annotations / f"panoptic_{split}.json").read_text())
-    return {Path(item["file_name"]).stem: (
-        annotations / f"panoptic_{split}" / item["file_name"],
-        [MapSegment(s["id"], s["category_id"], bool(s["iscrowd"])) for s in item["segments_info"]],
-    ) for item in document["annotations"]}
+    return {
+        Path(item["file_name"]).stem: (
+            annotations / f"panoptic_{split}" / item["file_name"],
+            [MapSegment(s["id"], s["category_id"], bool(s["iscrowd"])) for s in item["segments_info"]],
+        )
+        for item in document["annotations"]
+    }
 
 
 def count(quality: PanopticQuality, result: SegmentationResult, truth: tuple[Path, list[MapSegment]]) -> None:
@@ -60,9 +63,17 @@ def main() -> None:
     annotations = args.root / "annotations"
     truth = truth_of(annotations, images[0].split)
     kind: Literal["regions", "given"] = args.proposals
-    proposer = RegionHierarchy(preset.proposals) if kind == "regions" else GivenMasks(annotations / f"panoptic_{images[0].split}")
-    segmenter = RetrievalSegmenter(Models(encoder, proposer), database, load_vocabulary("@coco133"),
-                                   replace(preset, proposals=replace(preset.proposals, kind=kind)))
+    proposer = (
+        RegionHierarchy(preset.proposals)
+        if kind == "regions"
+        else GivenMasks(annotations / f"panoptic_{images[0].split}")
+    )
+    segmenter = RetrievalSegmenter(
+        Models(encoder, proposer),
+        database,
+        load_vocabulary("@coco133"),
+        replace(preset, proposals=replace(preset.proposals, kind=kind)),
+    )
     quality, segmenting, writing, unlabelled = PanopticQuality(segmenter.vocabulary), [], [], []
 
     def walk() -> Iterator[ReportItem]:
@@ -72,8 +83,13 @@ def main() -> None:
                 began = time.perf_counter()
                 result = segmenter.segment([picture])[0]
                 segmented = time.perf_counter()
-                write_outputs(result, picture.pixels, args.out / image.path.stem, [f for f in FORMATS if f != "html"],
-                              database.thumbnail)
+                write_outputs(
+                    result,
+                    picture.pixels,
+                    args.out / image.path.stem,
+                    [f for f in FORMATS if f != "html"],
+                    database.thumbnail,
+                )
                 batch.add(result)
                 segmenting.append(segmented - began)
                 writing.append(time.perf_counter() - segmented)
@@ -84,13 +100,17 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     write_html_report(args.out / "report.html", walk(), segmenter.run, database.thumbnail)
     figures = quality.result()
-    print(f"{len(images)} photos from {kind}: median {statistics.median(segmenting):.2f} s to segment, "
-          f"{statistics.median(writing):.2f} s to write every format; {statistics.mean(unlabelled):.1%} of pixels unlabelled")
+    print(
+        f"{len(images)} photos from {kind}: median {statistics.median(segmenting):.2f} s to segment, "
+        f"{statistics.median(writing):.2f} s to write every format; {statistics.mean(unlabelled):.1%} unlabelled"
+    )
     for name, value in (("all", figures.all), ("things", figures.things), ("stuff", figures.stuff)):
-        print(f"{name:7} PQ {100 * value.pq:5.2f}  SQ {100 * value.sq:5.2f}  RQ {100 * value.rq:5.2f}  ({value.n} classes)")
+        pq, sq, rq = 100 * value.pq, 100 * value.sq, 100 * value.rq
+        print(f"{name:7} PQ {pq:5.2f}  SQ {sq:5.2f}  RQ {rq:5.2f}  ({value.n} classes)")
     print(f"report: {args.out / 'report.html'}")
-    save(args.json, {"proposals": kind, "seconds": segmenting, "writing": writing, "unlabelled": statistics.mean(unlabelled),
-                     "pq": figures.all.pq, "pq_things": figures.things.pq, "pq_stuff": figures.stuff.pq})
+    quality_figures = {"pq": figures.all.pq, "pq_things": figures.things.pq, "pq_stuff": figures.stuff.pq}
+    times = {"segmenting": statistics.median(segmenting), "writing": statistics.median(writing)}
+    save(args.json, {"proposals": kind, "seconds": times, "unlabelled": statistics.mean(unlabelled), **quality_figures})
 
 
 if __name__ == "__main__":

@@ -200,7 +200,7 @@ def load_timm_encoder(settings: EncoderSettings, weights: Path | None, device: t
 
 
 def _create(settings: EncoderSettings, *, pretrained: bool) -> nn.Module:
-    # timm's own arguments name files to unpickle and places to download from; those of the network are harmless.
+    # timm's own arguments name files to load and places to download from; those of the network are harmless.
     own = sorted(set(settings.model_args) & set(inspect.signature(timm.create_model).parameters))
     if own:
         raise _misfit(settings, f"{', '.join(own)} cannot be set by a preset; weights come from encoder.weights.")

@@ -9,7 +9,7 @@ import typer
 
 from retclip.cli.console import Speech
 from retclip.cli.options import JsonOption, NameArgument, QuietOption
-from retclip.core.errors import DatabaseError, InputError
+from retclip.core.errors import DatabaseError, InputError, require
 
 if TYPE_CHECKING:
     from retclip.shards import Database
@@ -34,7 +34,7 @@ def delete(
     quiet: QuietOption = False,
 ) -> None:
     """Delete segments; the version before stays readable, and `db undo` takes it back."""
-    database = _current(name)
+    database = current_database(name)
     if not (label or ids or source):
         raise InputError(
             "E120",
@@ -58,7 +58,9 @@ def relabel(
     quiet: QuietOption = False,
 ) -> None:
     """Rename a class, merge it into another, or move single segments to another class."""
-    database = _current(name)
+    database = current_database(name)
+    if not new.strip():
+        raise InputError("E120", "The new name is empty.", why=f"'{old}' needs a name.", fix="Give one.")
     with database.write("relabel", _program()) as transaction:
         if ids is None:
             count = transaction.relabel(old, new)
@@ -70,11 +72,12 @@ def relabel(
 
 def undo(name: NameArgument, json: JsonOption = False, quiet: QuietOption = False) -> None:
     """Take the last change back; it is itself a new version, so nothing is lost."""
-    result = _current(name).undo()
+    result = current_database(name).undo()
     _done(Speech(json, quiet), result, "took the last change back", len(result))
 
 
-def _current(name: str) -> Database:
+def current_database(name: str) -> Database:
+    """The newest version of a database, to be changed. Raises InputError E120 for NAME@VERSION."""
     from retclip.shards import locate_database, open_database
 
     if locate_database(name)[1] is not None:
@@ -95,8 +98,9 @@ def _program() -> str:
 
 def _read_ids(path: Path) -> list[int]:
     try:
-        words = path.read_text(encoding="utf-8").split()
-        return [int(word, 16) for word in words]
+        ids = [int(word, 16) for word in path.read_text(encoding="utf-8").split()]
+        require(all(0 <= number < 1 << 64 for number in ids), "segment id", "at most 16 hexadecimal digits", "another")
+        return ids
     except (OSError, ValueError) as error:
         raise InputError(
             "E124",

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ import typer
 
 from retclip.cli.console import Speech, make_table
 from retclip.cli.options import JsonOption
-from retclip.core.errors import RetclipError
+from retclip.core.errors import ModelError, RetclipError
 
 EPILOG = "Example: retclip doctor --db coco --models benchmarks/photo/preset.toml"
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "pycocotools", "pyarrow", "lmdb")
@@ -23,11 +23,12 @@ _LOW_DISK_GB = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: `ok`, `warn` (works, but) or `FAIL` (does not work until mended)."""
+    """One line: `ok`, `warn` (works, but) or `FAIL` (does not work until mended, the command leaves with exit_code)."""
 
     state: Literal["ok", "warn", "FAIL"]
     what: str
     fix: str = ""
+    exit_code: int = ModelError.exit_code
 
 
 def doctor(
@@ -44,10 +45,9 @@ def doctor(
     findings.extend(_presets(models))
     findings.extend(_databases(db))
     table = make_table(("", "finding", "fix"), [(f.state, f.what, f.fix) for f in findings])
-    Speech(json).data([asdict(finding) for finding in findings], table)
-    asked = [f for f in findings if f.state == "FAIL"]
-    if asked:
-        raise typer.Exit(4)
+    Speech(json).data([{"state": f.state, "what": f.what, "fix": f.fix} for f in findings], table)
+    if failed := [finding for finding in findings if finding.state == "FAIL"]:
+        raise typer.Exit(failed[0].exit_code)
 
 
 def _libraries() -> Iterator[Finding]:
@@ -96,7 +96,9 @@ def _presets(asked: str | None) -> Iterator[Finding]:
         try:
             weights = find_weights(preset.encoder)
         except RetclipError as error:
-            yield Finding("FAIL" if asked else "warn", f"preset {preset.name}: {error.what}", error.fix)
+            yield Finding(
+                "FAIL" if asked else "warn", f"preset {preset.name}: {error.what}", error.fix, error.exit_code
+            )
             continue
         if weights is None:
             yield Finding("ok", f"preset {preset.name}: {preset.encoder.model}, weights from the hub at first use")
@@ -116,7 +118,8 @@ def _databases(asked: str | None) -> Iterator[Finding]:
         database = open_database(name)
         problem = _attempt(lambda database=database: find_weights(choose_preset(None, database).encoder))  # type: ignore[misc]
         if isinstance(problem, Finding):
-            yield Finding("FAIL" if asked else "warn", f"database {database.name}: {problem.what}", problem.fix)
+            state: Literal["warn", "FAIL"] = "FAIL" if asked else "warn"
+            yield Finding(state, f"database {database.name}: {problem.what}", problem.fix, problem.exit_code)
         else:
             yield Finding(
                 "ok",
@@ -129,4 +132,4 @@ def _attempt(action: Callable[[], object]) -> object:
     try:
         return action()
     except RetclipError as error:
-        return Finding("FAIL", f"{error.code} {error.what}", error.fix)
+        return Finding("FAIL", f"{error.code} {error.what}", error.fix, error.exit_code)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from retclip.cli.console import ProgressLine, Speech, make_table
+from retclip.cli.db_edit import current_database
 from retclip.cli.options import (
     ClassesOption,
     DeviceOption,
@@ -80,7 +81,8 @@ def build(
     kind = _kind(corpus, use_masks=use_masks, use_boxes=use_boxes, speech=speech)
     request = _request(corpus, kind, chosen, classes, limit=limit, per_class_cap=per_class_cap)
     control = RunControl("build", device, parse_share(max_failures), report, restart)
-    _run(existing or path, request, chosen, control, speech)
+    # Not `existing or path`: an interrupted first build leaves a database without segments, whose truth value is False.
+    _run(path if existing is None else existing, request, chosen, control, speech)
 
 
 @app.command("add-classes", epilog='Example: retclip index add-classes --db coco --classes "forklift" --images photos/')
@@ -108,10 +110,9 @@ def add_classes(
 ) -> None:
     """Teach an existing database classes: from a folder of photos, another corpus, or another database."""
     from retclip.assembly import choose_preset
-    from retclip.shards import open_database
 
     speech = Speech(json, quiet)
-    database = open_database(db)
+    database = current_database(db)
     if (images is None) == (fallback is None):
         raise InputError(
             "E120",
@@ -137,8 +138,9 @@ def _teaching_corpus(
     classes: str | None, images: Path | None, fallback: str | None, root: Path | None, split: str | None
 ) -> Corpus | None:
     """The corpus behind --images or --fallback; None when the fallback is a database."""
-    from retclip.corpora import CorpusOptions, corpus_names, open_corpus
+    from retclip.corpora import CorpusOptions, corpus_names, is_source, open_corpus
     from retclip.ports.corpora import CorpusClass
+    from retclip.shards import database_path
     from retclip.vocabularies import load_vocabulary
 
     if images is not None:
@@ -147,7 +149,8 @@ def _teaching_corpus(
         flat = CorpusClass(only.name, only.name, only.names[1:], only.is_thing) if only else None
         return open_corpus("folder", images, split, CorpusOptions(flat=flat))
     assert fallback is not None  # checked by the caller
-    return open_corpus(fallback, root, split) if fallback in corpus_names() else None
+    is_corpus = fallback in corpus_names() or (is_source(fallback) and not database_path(fallback).is_dir())
+    return open_corpus(fallback, root, split) if is_corpus else None
 
 
 def _kind(corpus: Corpus, *, use_masks: bool, use_boxes: bool, speech: Speech) -> RegionKind:

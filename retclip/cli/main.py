@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from retclip import __version__
-from retclip.cli import db, db_edit, doctor, evaluate, index, prepare, segment
+from retclip.cli import db, db_edit, doctor, evaluate, index, prepare, segment, tune
 from retclip.cli.console import error_text
 from retclip.core.errors import ResourceError, RetclipError
 
@@ -27,6 +27,7 @@ db_edit.register(db.app)
 app.add_typer(db.app, name="db")
 app.command("segment", epilog=segment.EPILOG)(segment.segment)
 app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command("tune", epilog=tune.EPILOG)(tune.tune)
 app.command("prepare", epilog=prepare.EPILOG)(prepare.prepare)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     try:
-        app(words)
+        app(words, prog_name="retclip")
     except RetclipError as error:
         return _fail(error, words)
     except MemoryError:

@@ -49,7 +49,7 @@ def _region(size: tuple[int, int], box: str | None, mask: Path | None) -> npt.ND
         return region
     try:
         x0, y0, x1, y1 = (round(float(word)) for word in box.split(","))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(
             "E125", f"--box '{box}' is not x0,y0,x1,y1.", why=str(error), fix="Give four numbers in pixels."
         ) from error

@@ -139,10 +139,11 @@ def _find_images(arguments: Sequence[str]) -> list[Path]:
         found.extend(members)
     found = list(dict.fromkeys(found))
     stems = Counter(path.stem for path in found)
-    if doubled := [path for path in found if stems[path.stem] > 1]:
+    if twice := next((stem for stem, count in stems.items() if count > 1), None):
+        first, second = [path for path in found if path.stem == twice][:2]
         raise InputError(
             "E133",
-            f"{doubled[0]} and {doubled[1]} would write the same results.",
+            f"{first} and {second} would write the same results.",
             why="Results are named by the file name without its ending.",
             fix="Segment them in two runs with different --out folders.",
         )

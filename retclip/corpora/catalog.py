@@ -55,6 +55,11 @@ def corpus_names() -> tuple[str, ...]:
     return tuple(_READERS)
 
 
+def is_source(name: str) -> bool:
+    """Whether `name` is a kind of corpus, with or without a reader in this version."""
+    return name in _READERS or name in _UNREAD
+
+
 def open_corpus(name: str, root: Path | None, split: str | None, options: CorpusOptions | None = None) -> Corpus:
     """Open a corpus by name.
 

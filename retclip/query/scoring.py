@@ -112,7 +112,7 @@ def retrieval_trust(hits: Hits, stored: Tensor, fusion: FusionSettings) -> Tenso
     """Factors of gamma, (N or 1, C or 1) in [0, 1]; None where the paper's constant gamma is asked.
 
     `fusion.reliability` (intercept, slope) gives each query sigmoid(intercept + slope * nearest distance), the chance
-    that its class is stored at all; `fusion.gamma_by_class` gives classes without exemplars their whole CLIP score.
+    that its nearest neighbour is right; `fusion.gamma_by_class` gives classes without exemplars their whole CLIP score.
     """
     if not fusion.reliability and not fusion.gamma_by_class:
         return None

@@ -27,10 +27,11 @@ def join_touching(
     second = np.concatenate([b.ravel() for _, b in pairs])
     different = (first != second) & joins[first] & joins[second] & (column[first] == column[second])
     graph = coo_array((np.ones(int(different.sum()), np.int8), (first[different], second[different])), (count, count))
-    _, group = connected_components(graph, directed=False)
+    group: npt.NDArray[np.int32] = connected_components(graph, directed=False)[1]
     areas = np.bincount(ids.ravel(), minlength=count)
     # Stable order by area: the last write per group is its largest member, ties go to the lower id.
     order = np.lexsort((-np.arange(count), areas))
     largest = np.zeros(count, dtype=np.int32)
     largest[group[order]] = order
-    return largest[group]
+    target: npt.NDArray[np.int32] = largest[group]
+    return target

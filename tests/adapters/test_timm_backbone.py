@@ -195,7 +195,7 @@ def test_unknown_networks_and_arguments_are_named(tmp_path: Path) -> None:
     "name", ["checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "scriptable"]
 )
 def test_arguments_that_load_files_cannot_come_from_a_preset(tmp_path: Path, name: str) -> None:
-    """A preset travels inside a database; timm would unpickle the file that `checkpoint_path` names."""
+    """A preset travels inside a database; `checkpoint_path` names any file, and older timm releases unpickle it."""
     trap, path, tensors = tmp_path / "executed", tmp_path / "w.safetensors", random_model(SMALL).state_dict()
     save_file(tensors, path)
     torch.save({**tensors, "bomb": Bomb(trap)}, tmp_path / "evil.pth")

@@ -8,6 +8,7 @@ from PIL import Image
 
 from retclip.core.errors import ImageError, InputError
 from retclip.corpora.folder import FolderCorpus
+from retclip.ports.corpora import CorpusClass
 
 
 def write_photo(path: Path, size: tuple[int, int] = (4, 2)) -> Path:
@@ -62,7 +63,7 @@ def test_a_single_class_folder_keeps_its_class(tmp_path: Path) -> None:
     write_photo(tmp_path / "cat" / "a.jpg")
     corpus = FolderCorpus(tmp_path)
     assert next(corpus.images()).labels[0].name == "cat"
-    assert corpus.warnings()[0].startswith("Only one class folder ('cat')")
+    assert corpus.warnings()[0].startswith("Only one class ('cat')")
 
 
 def test_hidden_files_and_other_files_are_skipped_and_counted(root: Path) -> None:
@@ -148,3 +149,19 @@ def test_split_folders_are_not_taken_for_classes(tmp_path: Path) -> None:
 def test_a_split_is_a_subfolder(root: Path, split: str) -> None:
     with pytest.raises(InputError, match="E103"):
         FolderCorpus(root, split)
+
+
+def test_a_flat_folder_takes_the_class_it_is_told(tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.jpg")
+    write_photo(tmp_path / "b.jpg")
+    corpus = FolderCorpus(tmp_path, flat=CorpusClass("zebra", "zebra", ("stripes",), True))
+    images = list(corpus.images())
+    assert [image.labels[0].name for image in images] == ["zebra", "zebra"]
+    region = corpus.regions(images[0], (4, 6), "boxes")[0]
+    assert (region.label, region.aliases, region.mask.all()) == ("zebra", ("stripes",), True)
+
+
+def test_class_folders_win_over_the_flat_class(tmp_path: Path) -> None:
+    write_photo(tmp_path / "cat" / "a.jpg")
+    corpus = FolderCorpus(tmp_path, flat=CorpusClass("zebra", "zebra", (), True))
+    assert [item.name for item in corpus.classes] == ["cat"]
