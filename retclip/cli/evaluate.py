@@ -135,7 +135,8 @@ def _score_foreign(dataset: EvaluationSet, folder: Path, asked: Asked) -> Ready:
 
 
 def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, asked: Asked) -> Ready:
-    from retclip.assembly import make_encoder, make_proposer
+    from retclip.assembly import make_models, trained_head
+    from retclip.core.vocabulary import seen_classes
     from retclip.evaluation.datasets import load_seen_classes, seen_list_of
     from retclip.evaluation.labelling import LabelSettings
     from retclip.evaluation.leakage import refuse
@@ -143,7 +144,7 @@ def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, 
     from retclip.evaluation.oracles import TrueMasks
     from retclip.evaluation.session import OpenObserved, find_leaks, observe_all, score
     from retclip.query.matching import match_labels
-    from retclip.query.pipeline import Models, RetrievalSegmenter
+    from retclip.query.pipeline import RetrievalSegmenter
 
     given = asked.proposals == "given" or "masks" in asked.oracles
     if asked.proposals not in ("preset", "regions", "given"):
@@ -154,12 +155,13 @@ def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, 
         preset = replace(preset, proposals=replace(preset.proposals, kind="regions"))
 
     def observer() -> RetrievalSegmenter:
-        proposer = TrueMasks(dataset) if given else make_proposer(preset.proposals, None)
-        return RetrievalSegmenter(
-            Models(make_encoder(preset.encoder, asked.device), proposer), database, dataset.vocabulary, preset
-        )
+        models = make_models(preset, TrueMasks(dataset) if given else None, asked.device)
+        return RetrievalSegmenter(models, database, dataset.vocabulary, preset)
 
+    head = None if given else trained_head(preset)
     identity = observation_identity(dataset, database, preset, given)
+    if head is not None:
+        identity = {**identity, "head": head.weights_sha256}
     store = ObservationStore(asked.out / ("observations-given" if given else "observations"), identity)
     with asked.speech.progress("observe", "pictures") as line:
         observe_all(dataset, store, observer, line.update)
@@ -170,11 +172,13 @@ def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, 
     listed = seen_list_of(dataset.name)
     trained = load_seen_classes(listed, dataset.vocabulary) if listed else frozenset[int]()
     seen = tuple(column in trained for column in range(len(dataset.vocabulary)))
+    if head is not None:
+        seen = tuple(seen_classes(dataset.vocabulary, head.training_names))
     settings = LabelSettings(labels, dataset.vocabulary, preset, seen, asked.oracles)
     opener = OpenObserved(store.folder, identity, database.path, database.version, settings)
     with asked.speech.progress("label and count", "pictures") as line:
         tally = score(dataset, opener, asked.workers, line.update)
-    return Ready(opener(), tally, tuple(leaks), frozenset(labels.column.values()), False)
+    return Ready(opener(), tally, tuple(leaks), frozenset(labels.column.values()), head is not None)
 
 
 def observation_identity(dataset: EvaluationSet, database: Database, preset: Preset, given: bool) -> Mapping[str, Any]:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from retclip.core.errors import require
 
-
 Size = tuple[int, int]
 
 

@@ -79,6 +79,6 @@ class Vocabulary:
 
 
 def seen_classes(vocabulary: Vocabulary, training_names: Iterable[str]) -> list[bool]:
-    """Per class, whether one of its names is, letter by letter, a name that a head was trained with (FC-CLIP's rule)."""
+    """Per class, whether one of its names is, letter by letter, one that a head was trained with (FC-CLIP's rule)."""
     known = frozenset(training_names)
     return [not known.isdisjoint(category.names) for category in vocabulary]

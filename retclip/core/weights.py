@@ -24,7 +24,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             table of tensors.
     """
     if not path.is_file():
-        raise ModelError("E201", f"There is no file {path}.", why="It was named as a weights file.", fix="Check the path.")
+        raise ModelError(
+            "E201", f"There is no file {path}.", why="It was named as a weights file.", fix="Check the path."
+        )
     if path.suffix == ".safetensors":
         try:
             return load_file(path)

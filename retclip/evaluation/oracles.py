@@ -15,6 +15,7 @@ from retclip.core.images import Picture
 from retclip.core.masks import MaskSet
 from retclip.core.vocabulary import Vocabulary
 from retclip.evaluation.truth import UNLABELLED, EvaluationSet, TruthMap
+from retclip.ports.proposals import Proposals
 from retclip.query.matching import LabelMap
 from retclip.query.scoring import Observation
 

@@ -90,6 +90,6 @@ def embed_regions(encoder: DenseEncoder, features: DenseFeatures, masks: Tensor)
 
 
 def unit_keys(embedded: Tensor) -> Tensor:
-    """Embedded regions (N, D) -> unit vectors, float32; a row that is all zero or not finite becomes the zero vector."""
+    """Embedded regions (N, D) -> unit vectors, float32; a row that is zero or not finite becomes the zero vector."""
     keys = torch.nn.functional.normalize(embedded.float(), dim=1)
     return torch.where(keys.isfinite().all(dim=1, keepdim=True), keys, 0.0)

@@ -31,19 +31,27 @@ from retclip.query.similarity import TextSimilarity
 
 
 @dataclass(frozen=True)
+class TrainedHead:
+    """What gives in-vocabulary scores: every class name it was trained with, and the digest of its weights file."""
+
+    training_names: frozenset[str]
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
 class Models:
     """The networks of a segmenter.
 
     Attributes:
         encoder, proposer: where keys and regions come from.
         text: the encoder's text tower, None where it has none.
-        training_names: every class name that the proposer's head was trained with; empty without such a head.
+        head: the proposer's own classifier, None where it has none.
     """
 
     encoder: DenseEncoder
     proposer: MaskProposer
     text: TextEncoder | None = None
-    training_names: frozenset[str] = frozenset()
+    head: TrainedHead | None = None
 
 
 class RetrievalSegmenter:
@@ -72,7 +80,7 @@ class RetrievalSegmenter:
         self._preset = preset
         self._similarity = TextSimilarity(models.text) if models.text is not None else None
         self.vocabulary = vocabulary
-        self.seen = seen_classes(vocabulary, models.training_names)
+        self.seen = seen_classes(vocabulary, models.head.training_names if models.head else ())
         self.labels: LabelMap = match_labels(vocabulary, index.classes, models.text, preset.retrieval.label_match)
         if not self.labels.column and models.text is None:
             shown = ", ".join(vocabulary.names[:5])
@@ -89,7 +97,7 @@ class RetrievalSegmenter:
         notes = []
         if self._models.text is None:
             notes.append("The encoder has no text tower: labels come from retrieval alone (gamma is 1).")
-        if self._models.training_names:
+        if self._models.head is not None:
             notes.append(f"{sum(self.seen)} of {len(self.seen)} asked classes were seen in training: alpha, else beta.")
         else:
             notes.append("No in-vocabulary head in this preset: alpha and beta play no part.")
@@ -174,6 +182,7 @@ class RetrievalSegmenter:
                 }
             ],
             "proposals": asdict(self._preset.proposals),
+            "head": self._models.head and {"weights_sha256": self._models.head.weights_sha256},
             "retrieval": asdict(self._preset.retrieval),
             "fusion": asdict(self._preset.fusion),
             "merge": asdict(self._preset.merge),

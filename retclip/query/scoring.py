@@ -30,6 +30,11 @@ class Observation:
     void: Tensor | None = None
     valid: Tensor | None = None
 
+    def select(self, rows: Tensor) -> Observation:
+        """The proposals at `rows`: (n,) int64, or (N,) bool."""
+        tables = (self.clip, self.in_vocab, self.void, self.valid)
+        return Observation(self.keys[rows], *(None if table is None else table[rows] for table in tables))
+
 
 @dataclass(frozen=True)
 class Hits:

@@ -16,6 +16,8 @@ from retclip.core.images import Picture
 from retclip.core.masks import MaskSet
 from retclip.core.results import SegmentationResult
 from retclip.core.vocabulary import Category, Vocabulary
+from retclip.ports.encoders import DenseFeatures
+from retclip.ports.proposals import Proposals
 from retclip.presets import FusionSettings, MergeSettings, Preset, RetrievalSettings
 from retclip.query.ensemble import ExpertScores, combine
 from retclip.query.matching import vocabulary_of
@@ -115,7 +117,7 @@ def test_three_experts_reach_the_explanation(stripes: Database) -> None:
     picture = picture_of(["red", "blue"])
     encoder = ColourEncoder()
     keys = torch.nn.functional.normalize(
-        encoder.project(
+        encoder.spread(
             torch.stack(
                 [v.flatten(1).mean(dim=1) for v in encoder.encode_images([picture.pixels])[0].values.chunk(2, 2)]
             )
@@ -203,10 +205,10 @@ def test_the_run_names_version_and_settings_in_plain_json(stripes: Database) -> 
 class LogitProposer:
     """Logits at a quarter of the picture's size: left, right, and one that is negative everywhere."""
 
-    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[MaskSet]:
+    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[Proposals]:
         height, width = pictures[0].size
         half = strips((height // 4, width // 4), 2).float() * 20 - 10
-        return [MaskSet(torch.cat([half, torch.full_like(half[:1], -9.0)]), (height, width), "logits")]
+        return [Proposals(MaskSet(torch.cat([half, torch.full_like(half[:1], -9.0)]), (height, width), "logits"))]
 
 
 def test_proposals_may_be_logits_at_another_size(stripes: Database) -> None:
@@ -221,8 +223,8 @@ def test_a_region_without_features_does_not_stop_the_picture(stripes: Database) 
     """A key of length zero cannot be compared: the region stays unlabelled, the others are not touched."""
 
     class BlindOnTheLeft(ColourEncoder):
-        def project(self, pooled: torch.Tensor) -> torch.Tensor:
-            keys = super().project(pooled)
+        def embed(self, features: DenseFeatures, masks: torch.Tensor) -> torch.Tensor:
+            keys = super().embed(features, masks)
             keys[0] = 0
             return keys
 

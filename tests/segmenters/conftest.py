@@ -1,5 +1,7 @@
 """A small FC-CLIP with lively random weights, shared by the segmenter tests."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from retclip.core.vocabulary import Category, Vocabulary
 from retclip.segmenters.fcclip.preprocessing import Resolution
 from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter, SegmenterSettings
-from retclip.segmenters.fcclip.variants import build_fcclip
+from retclip.segmenters.fcclip.variants import VARIANTS, ResNetTower, build_fcclip
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +41,12 @@ def lively(model, seed=0):
 def tiny():
     torch.manual_seed(0)
     return lively(build_fcclip("tiny"))
+
+
+@pytest.fixture
+def small_resnet():
+    """A ResNet variant as small as `tiny`."""
+    return replace(VARIANTS["tiny"], name="small-resnet", image=ResNetTower((1, 1, 1, 1), 8, 64, 4))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""FC-CLIP's frozen CLIP behind the house's ports: a dense encoder whose masks are pooled as in the release, and texts."""
+"""FC-CLIP's frozen CLIP behind the house's ports: a dense encoder that pools as the release does, and a text tower."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class FCCLIPEncoder:
     """Image and text tower of the CLIP inside an FC-CLIP; its keys are the vectors that FC-CLIP compares with texts.
 
     Binary masks take the way that mask logits take at inference: bilinear to the resized picture, padding, bilinear to
-    stride 32, strictly positive cells count. They enter as mask - 0.5: zeros and ones would grow by up to a cell. A mask
-    that no cell's centre shows keeps the cell it covers most.
+    stride 32, strictly positive cells count. They enter as mask - 0.5: zeros and ones would grow by up to a cell. A
+    mask that no cell's centre shows keeps the cell it covers most.
 
     Args:
         segmenter: the network with its settings.
@@ -98,7 +98,9 @@ def mask_cells(masks: Tensor, features: DenseFeatures) -> Tensor:
         for pixels, extent, cells in zip(masks.shape[1:], features.extent, grid, strict=True)
     )
     coverage = mask_coverage(masks, grid, features.extent)
-    inside = torch.stack([rows @ mask.float() @ columns.T for mask in masks]) > 0.5 + _TIE if len(masks) else coverage > 0
+    inside = (
+        torch.stack([rows @ mask.float() @ columns.T for mask in masks]) > 0.5 + _TIE if len(masks) else coverage > 0
+    )
     flat = coverage.flatten(1)
     best = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, flat.argmax(dim=1, keepdim=True), True).view_as(inside)
     return torch.where(inside.flatten(1).any(dim=1)[:, None, None], inside, best)

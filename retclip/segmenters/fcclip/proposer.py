@@ -21,9 +21,10 @@ class FCCLIPProposer:
     def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[Proposals]:
         """Regions of every picture, with what its one pass said of them."""
         passes = self._segmenter.passes([picture.pixels for picture in pictures], vocabulary)
-        return [_proposals(found) for found in passes]
+        return [proposals_of(found) for found in passes]
 
 
-def _proposals(found: ImagePass) -> Proposals:
+def proposals_of(found: ImagePass) -> Proposals:
+    """One image's pass as the query pipeline wants it."""
     masks = MaskSet(found.mask_logits, found.frame.output, "fcclip", found.frame)
     return Proposals(masks, unit_keys(found.embeddings), found.in_vocabulary, found.void, found.valid)

@@ -12,8 +12,8 @@ import torch
 from open_clip import SimpleTokenizer
 from torch import Tensor
 
-from retclip.core.masks import Frame, Size
 from retclip.core.errors import require
+from retclip.core.masks import Frame, Size
 from retclip.core.panoptic import PanopticMap
 from retclip.core.vocabulary import Vocabulary, seen_classes
 from retclip.segmenters.fcclip.ensemble import EnsembleWeights, geometric_ensemble
@@ -136,7 +136,9 @@ class FCCLIPSegmenter:
     def merge(self, image_pass: ImagePass, vocabulary: Vocabulary) -> PanopticMap:
         """Panoptic map of one image."""
         probabilities = self.log_probabilities(image_pass, vocabulary).softmax(-1)
-        return panoptic_map(image_pass.mask_logits, probabilities, image_pass.frame, vocabulary, self.settings.thresholds)
+        return panoptic_map(
+            image_pass.mask_logits, probabilities, image_pass.frame, vocabulary, self.settings.thresholds
+        )
 
     @torch.inference_mode()
     def log_probabilities(self, image_pass: ImagePass, vocabulary: Vocabulary) -> Tensor:

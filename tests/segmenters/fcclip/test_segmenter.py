@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from retclip.core.vocabulary import Vocabulary
 from retclip.segmenters.fcclip import segmenter as module
+from retclip.segmenters.fcclip import text
 from retclip.segmenters.fcclip.preprocessing import Resolution, padded_size
 from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter
 
@@ -44,16 +45,16 @@ def test_two_runs_are_identical(segmenter, pictures, vocabulary):
 def test_padding_of_a_size_that_needs_none_changes_nothing(tiny, settings, pictures, vocabulary):
     """At 96 x 128 no padding is needed: pre-resized input and the resizing walk agree."""
     segmenter = FCCLIPSegmenter(tiny, settings)
-    (proposals,) = segmenter.propose(pictures[:1], vocabulary)
+    (proposals,) = segmenter.passes(pictures[:1], vocabulary)
     assert proposals.frame.padded == proposals.frame.content == (96, 128)
     resized = module.resize_picture(pictures[0], (96, 128))
-    (direct,) = segmenter.propose([resized], vocabulary)
+    (direct,) = segmenter.passes([resized], vocabulary)
     assert torch.equal(direct.mask_logits, proposals.mask_logits)
     assert torch.equal(direct.class_logits, proposals.class_logits)
 
 
 def test_proposals_carry_what_retrieval_needs(segmenter, pictures, vocabulary):
-    for proposals, picture in zip(segmenter.propose(pictures, vocabulary), pictures, strict=True):
+    for proposals, picture in zip(segmenter.passes(pictures, vocabulary), pictures, strict=True):
         frame = proposals.frame
         queries = len(proposals.mask_logits)
         assert frame.output == picture.shape[:2]
@@ -78,33 +79,37 @@ def test_one_backbone_pass_serves_everything(segmenter, pictures, vocabulary, mo
     assert sum(passes) == len(pictures)
 
 
-def test_text_is_encoded_once_per_vocabulary(segmenter, pictures, vocabulary, monkeypatch):
+def test_a_name_is_encoded_once(segmenter, pictures, vocabulary, monkeypatch):
     encoded = []
-    original = module.encode_names
-    monkeypatch.setattr(module, "encode_names", lambda *given: encoded.append(given[0]) or original(*given))
+    original = text.encode_names
+    monkeypatch.setattr(text, "encode_names", lambda *given: encoded.append(given[0]) or original(*given))
     for _ in range(3):
         segmenter.segment(pictures[:1], vocabulary)
-    assert len(encoded) == 1
-    for number in range(module.CACHED_VOCABULARIES):
-        segmenter.text_rows(Vocabulary.from_names("other", [f"thing {number}"]))
-    assert len(segmenter._text_rows) == module.CACHED_VOCABULARIES
-    segmenter.text_rows(vocabulary)
-    assert len(encoded) == module.CACHED_VOCABULARIES + 2
+    assert encoded == [[("wall",), ("brick wall",), ("person",), ("child",), ("sky",), ("car",)]]
+    segmenter.text_rows(Vocabulary.from_names("other", ["sky", "moon"]))
+    assert encoded[1:] == [[("moon",)]]
+
+
+def test_cached_names_are_bounded(segmenter, vocabulary, monkeypatch):
+    monkeypatch.setattr(text, "CACHED_NAMES", 4)
+    rows = segmenter.text_rows(vocabulary).rows
+    assert len(segmenter.names._rows) == 4
+    assert_close(segmenter.text_rows(vocabulary).rows, rows)
 
 
 def test_only_the_users_names_matter(tiny, settings, pictures, vocabulary):
     """Seen classes come from the given training names; nothing else about a class list is known inside."""
     nothing_seen = FCCLIPSegmenter(tiny, replace(settings, training_names=frozenset()))
     some_seen = FCCLIPSegmenter(tiny, settings)
-    (proposals,) = some_seen.propose(pictures[:1], vocabulary)
+    (proposals,) = some_seen.passes(pictures[:1], vocabulary)
     assert not torch.equal(
         some_seen.log_probabilities(proposals, vocabulary), nothing_seen.log_probabilities(proposals, vocabulary)
     )
 
 
 def test_bfloat16_stays_close(tiny, settings, pictures, vocabulary):
-    exact = FCCLIPSegmenter(tiny, settings).propose(pictures[:2], vocabulary)
-    rough = FCCLIPSegmenter(tiny, replace(settings, precision=torch.bfloat16)).propose(pictures[:2], vocabulary)
+    exact = FCCLIPSegmenter(tiny, settings).passes(pictures[:2], vocabulary)
+    rough = FCCLIPSegmenter(tiny, replace(settings, precision=torch.bfloat16)).passes(pictures[:2], vocabulary)
     for a, b in zip(exact, rough, strict=True):
         assert b.mask_logits.dtype == torch.float32
         assert ((a.mask_logits > 0) != (b.mask_logits > 0)).float().mean() < 0.1
@@ -122,5 +127,5 @@ def test_no_pictures_give_no_maps(segmenter, vocabulary):
 
 def test_very_long_pictures_respect_the_long_side(tiny, settings, vocabulary):
     segmenter = FCCLIPSegmenter(tiny, replace(settings, resolution=Resolution(96, 160)))
-    (proposals,) = segmenter.propose([np.zeros((8, 400, 3), np.uint8)], vocabulary)
+    (proposals,) = segmenter.passes([np.zeros((8, 400, 3), np.uint8)], vocabulary)
     assert max(proposals.frame.content) == 160
