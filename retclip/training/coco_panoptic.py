@@ -28,6 +28,26 @@ class Folders:
     annotations: Path
     segments: Path
 
+    @classmethod
+    def of_coco(cls, root: Path, split: str) -> Folders:
+        """COCO's own layout: `<split>/`, `annotations/panoptic_<split>.json` and the folder of that name beside it.
+
+        Raises:
+            InputError: E103 naming what is missing.
+        """
+        year = "" if split[-1:].isdigit() else "2017"
+        annotations = root / "annotations" / f"panoptic_{split}{year}.json"
+        folders = cls(root / f"{split}{year}", annotations, annotations.with_suffix(""))
+        for path in (folders.images, folders.annotations, folders.segments):
+            if not path.exists():
+                raise InputError(
+                    "E103",
+                    f"{path} does not exist.",
+                    why="Training reads <split>/, annotations/panoptic_<split>.json and annotations/panoptic_<split>/.",
+                    fix="Check --root and --split; unpack the archives.",
+                )
+        return folders
+
 
 @dataclass(frozen=True)
 class PanopticPicture:
@@ -54,7 +74,7 @@ def read_annotations(folders: Folders, vocabulary: Vocabulary) -> list[PanopticP
         vocabulary: its category ids are the `category_id` of the JSON.
 
     Raises:
-        InputError: E121 unreadable or wrong JSON, E122 a category that the vocabulary lacks, E123 a file name that
+        InputError: E171 unreadable or wrong JSON, E172 a category that the vocabulary lacks, E173 a file name that
             leaves its folder.
     """
     try:
@@ -64,7 +84,7 @@ def read_annotations(folders: Folders, vocabulary: Vocabulary) -> list[PanopticP
         return [_picture(folders, names, entry, column_of) for entry in data["annotations"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            "E121",
+            "E171",
             f"{folders.annotations} is no COCO panoptic annotation file.",
             why=f"{type(error).__name__}: {error}",
             fix="Give panoptic_train2017.json or a file of the same layout.",
@@ -79,7 +99,7 @@ def _picture(
         category = segment["category_id"]
         if category not in column_of:
             raise InputError(
-                "E122",
+                "E172",
                 f"Category {category} of {entry['file_name']} is not in the vocabulary.",
                 why="Training needs a name for every annotated class.",
                 fix="Use the data set's own vocabulary.",
@@ -90,7 +110,7 @@ def _picture(
     for name in (image, segments):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(
-                "E123",
+                "E173",
                 f"File name {name} leaves its folder.",
                 why="Annotation files are not trusted.",
                 fix="Correct the annotation file.",
@@ -136,12 +156,12 @@ class JitteredStream(Dataset[Sample]):
 
 
 def read_pair(picture: PanopticPicture) -> tuple[Pixels, Ids]:
-    """Photo (H, W, 3) uint8 and segment ids (H, W) int32. Raises ImageError (E111..E114), InputError (E124)."""
+    """Photo (H, W, 3) uint8 and segment ids (H, W) int32. Raises ImageError (E111..E114), InputError (E174)."""
     pixels = read_picture(picture.image).pixels
     ids = rgb_to_ids(read_picture(picture.segments).pixels)
     if pixels.shape[:2] != ids.shape:
         raise InputError(
-            "E124",
+            "E174",
             f"{picture.segments} does not fit {picture.image}.",
             why=f"Sizes are {ids.shape} and {pixels.shape[:2]}.",
             fix="Check that annotations and photos belong together.",

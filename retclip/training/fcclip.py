@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from retclip.training.distributed import Workers, join_workers
 from retclip.training.losses import Guess, LossSettings, LossTerms, set_losses
 from retclip.training.optimiser import Schedule, build_optimiser, step
 from retclip.training.points import Uniform
+from retclip.training.state import RunState, read_state, write_state
 
 STATE_FILE, WEIGHTS_FILE, LOG_FILE = "state.pt", "model.safetensors", "log.jsonl"
 
@@ -94,19 +95,49 @@ class TrainedNetwork(nn.Module):
         return [Guess(self.model.in_vocabulary_logits(p.class_vectors, text), p.mask_logits) for p in predictions]
 
 
-def train(settings: TrainSettings) -> None:
+@dataclass(frozen=True)
+class Step:
+    """One finished step: iterations done of all, and the loss of this worker's images."""
+
+    iteration: int
+    iterations: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """A finished run.
+
+    Attributes:
+        weights: the whole network in the released layout.
+        iterations: of the run; resumed_from: how many of them an earlier call had done.
+        loss: of the last step of this call, None if nothing was left to do.
+    """
+
+    weights: Path
+    iterations: int
+    resumed_from: int
+    loss: float | None
+
+
+def train(settings: TrainSettings, on_step: Callable[[Step], None] = lambda step: None) -> TrainReport:
     """Train, or resume, a run; leaves `model.safetensors` in the released layout in `settings.output`.
 
     Under `torchrun` every process calls this and the batch is divided among them.
 
+    Args:
+        settings: the run.
+        on_step: called after every step. A KeyboardInterrupt it raises ends the run with its state saved.
+
     Raises:
-        InputError: E121..E124 bad annotations, E125 another run's state in the folder, E126 settings that cannot work.
-        ModelError: weights that do not fit (E2xx), E209 a loss that is not finite.
+        InputError: E171..E174 bad annotations, E175 another run's state in the folder, E176 settings that cannot work,
+            E178 a damaged state.
+        ModelError: weights that do not fit (E2xx), E210 a loss that is not finite.
     """
     with join_workers(settings.device) as workers:
         if settings.schedule.batch_size % workers.count:
             raise InputError(
-                "E126",
+                "E176",
                 f"{workers.count} workers cannot share {settings.schedule.batch_size} images.",
                 why="Every worker takes the same number of images.",
                 fix="Choose a multiple as batch size.",
@@ -114,17 +145,24 @@ def train(settings: TrainSettings) -> None:
         pictures = read_annotations(settings.folders, settings.vocabulary)
         if not pictures:
             raise InputError(
-                "E126",
+                "E176",
                 f"{settings.folders.annotations} annotates no image.",
                 why="There is nothing to learn from.",
                 fix="Check the annotation file.",
             )
         run = _Run(settings, workers)
         run.resume()
+        first, loss = run.iteration, None
         stream = JitteredStream(pictures, settings.jitter, settings.seed)
-        for samples in _batches(stream, settings, workers, run.iteration):
-            run.advance(samples)
+        for samples in _batches(stream, settings, workers, first):
+            loss = run.advance(samples)
+            try:
+                on_step(Step(run.iteration, settings.schedule.iterations, loss))
+            except KeyboardInterrupt:
+                run.save()
+                raise
         run.finish()
+        return TrainReport(settings.output / WEIGHTS_FILE, run.iteration, first, loss)
 
 
 def _batches(stream: JitteredStream, settings: TrainSettings, workers: Workers, first: int) -> Iterable[list[Sample]]:
@@ -170,8 +208,8 @@ class _Run:
         names = [category.names for category in self.settings.vocabulary]
         return encode_names(names, self.model.backbone.encode_text, SimpleTokenizer(), self.workers.device)
 
-    def advance(self, samples: list[Sample]) -> None:
-        """One optimiser step on this worker's share of a batch."""
+    def advance(self, samples: list[Sample]) -> float:
+        """One optimiser step on this worker's share of a batch; returns its loss."""
         device = self.workers.device
         targets = [sample.targets.to(device) for sample in samples]
         images = normalised_batch([sample.image for sample in samples], device)
@@ -183,7 +221,7 @@ class _Run:
         total = torch.stack([term for layer in terms for term in layer]).sum()
         if not torch.isfinite(total):
             raise ModelError(
-                "E209",
+                "E210",
                 f"The loss is {total.item()} at iteration {self.iteration}.",
                 why="Training has diverged; the last saved state is still good.",
                 fix="Resume without amp, or with a smaller learning rate.",
@@ -194,7 +232,8 @@ class _Run:
         if last or self.iteration % self.settings.log_every == 0:
             self._log(total.item(), norm.item(), terms[-1])
         if last or self.iteration % self.settings.save_every == 0:
-            self._save()
+            self.save()
+        return total.item()
 
     def _uniform(self) -> Uniform:
         """Random numbers that depend on seed, iteration and rank only, so that a resumed run draws the same."""
@@ -214,22 +253,19 @@ class _Run:
             with (self.settings.output / LOG_FILE).open("a") as log:
                 log.write(json.dumps(entry) + "\n")
 
-    def _save(self) -> None:
-        """Replace the state on disk in one step; a run that is killed leaves the old one or the new one."""
+    def save(self) -> None:
+        """Write what `resume` needs."""
         if not self.workers.is_first:
             return
-        path = self.settings.output / STATE_FILE
         trained = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-        state = {
-            "model": trained,
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "iteration": self.iteration,
-            "identity": self.settings.identity(self.workers.count),
-        }
-        unfinished = path.with_suffix(".part")
-        torch.save(state, unfinished)
-        unfinished.replace(path)
+        state = RunState(
+            trained,
+            self.optimiser.state_dict(),
+            self.scaler.state_dict(),
+            self.iteration,
+            self.settings.identity(self.workers.count),
+        )
+        write_state(self.settings.output / STATE_FILE, state)
 
     def resume(self) -> None:
         """Take up the state found in the output folder, if any."""
@@ -237,21 +273,21 @@ class _Run:
         path = self.settings.output / STATE_FILE
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.workers.device, weights_only=True)
+        state = read_state(path, self.workers.device)
         ours = self.settings.identity(self.workers.count)
-        differing = [name for name in ours if state["identity"].get(name) != ours[name]]
+        differing = [name for name in ours if state.identity.get(name) != ours[name]]
         if differing:
             raise InputError(
-                "E125",
+                "E175",
                 f"{path} belongs to another run.",
                 why=f"It differs in: {', '.join(differing)}.",
                 fix="Choose another output folder, or the settings of that run.",
             )
-        unknown = self.model.load_state_dict(state["model"], strict=False).unexpected_keys
+        unknown = self.model.load_state_dict(state.model, strict=False).unexpected_keys
         assert not unknown, unknown  # the identity agreed, so the names do
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.iteration = state["iteration"]
+        self.optimiser.load_state_dict(state.optimiser)
+        self.scaler.load_state_dict(state.scaler)
+        self.iteration = state.iteration
 
     def finish(self) -> None:
         """Write the whole network in the released layout."""

@@ -56,7 +56,7 @@ def build_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
 def step(
     loss: Tensor, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, schedule: Schedule, iteration: int
 ) -> Tensor:
-    """One update; returns the L2 norm of all gradients before clipping. Raises ModelError (E209) if not finite."""
+    """One update; returns the L2 norm of all gradients before clipping. Raises ModelError (E210) if not finite."""
     for group in optimiser.param_groups:
         group["lr"] = schedule.rate(iteration)
     optimiser.zero_grad(set_to_none=True)
@@ -68,7 +68,7 @@ def step(
     # With loss scaling such a step is skipped and the scale lowered; without it the weights would be lost.
     if not scaler.is_enabled() and not torch.isfinite(norm):
         raise ModelError(
-            "E209",
+            "E210",
             f"The gradient is {norm.item()} at iteration {iteration}.",
             why="Training has diverged.",
             fix="Resume from the last saved state with a smaller learning rate.",

@@ -10,117 +10,37 @@ from PIL import Image
 from torch.testing import assert_close
 
 from retclip.core.masks import Frame
-from retclip.core.vocabulary import Category, Vocabulary, seen_classes
+from retclip.core.vocabulary import seen_classes
 from retclip.segmenters.fcclip.ensemble import EnsembleWeights, geometric_ensemble
 from retclip.segmenters.fcclip.inference import PanopticThresholds, instances, panoptic_map, semantic_scores
 from retclip.segmenters.fcclip.preprocessing import (
     Resolution,
-    normalised_batch,
     padded_size,
     resize_picture,
     resized_size,
 )
-from retclip.segmenters.fcclip.text import average_prompts, encode_names, prompts, split_names
-from retclip.segmenters.fcclip.variants import (
-    ConvNeXtTower,
-    HeadSizes,
-    ResNetTower,
-    TextTower,
-    Variant,
-    build_fcclip,
-)
+from retclip.segmenters.fcclip.text import average_prompts, prompts, split_names
 from retclip.segmenters.layers.classification import TextRows, class_logits
 from retclip.segmenters.layers.clip_backbone import Pyramid
 from retclip.segmenters.layers.pooling import mask_pool, resize_masks
+from tests.golden.cases import (
+    FEATURES,
+    LOGITS,
+    PIXELS,
+    SCORES,
+    load_case,
+    names_of,
+    training_names,
+    variant_of,
+    vocabulary_of,
+)
 
 pytestmark = pytest.mark.golden
-
-FEATURES = {"atol": 1e-5, "rtol": 0}
-LOGITS = {"atol": 2e-4, "rtol": 0}
-SCORES = {"atol": 1e-4, "rtol": 0}
-PIXELS = 5  # panoptic pixels that may differ
-
-
-def variant_of(meta):
-    """The variant that a golden's meta.json describes."""
-    vision, text = meta["clip_model"]["vision"], meta["clip_model"]["text"]
-    if meta["arch"] == "cnx":
-        image = ConvNeXtTower(tuple(vision["depths"]), tuple(vision["dims"]))
-    else:
-        image = ResNetTower(tuple(vision["layers"]), vision["width"], vision["image_size"], vision["attnpool_heads"])
-    tower = TextTower(
-        text["width"],
-        text["heads"],
-        text["layers"],
-        meta["clip_model"]["text_activation"].startswith("quick"),
-        text["context_length"],
-        text["vocab_size"],
-    )
-    head = HeadSizes(
-        meta["hidden_dim"],
-        meta["num_queries"],
-        meta["nheads"],
-        meta["encoder_points"],
-        meta["encoder_layers"],
-        meta["encoder_ffn"],
-        meta["decoder_layers"],
-        meta["decoder_ffn"],
-        len(meta["train_classes"]),
-    )
-    weights = EnsembleWeights(meta["alpha"], meta["beta"], meta["ensemble_on_valid_mask"])
-    return Variant(meta["arch"], image, tower, meta["clip_model"]["embed_dim"], weights, head)
-
-
-def vocabulary_of(test_classes):
-    """[(name line, is thing)] -> vocabulary with ids in column order."""
-    return Vocabulary(
-        "golden",
-        tuple(Category(i, split_names(line), bool(thing)) for i, (line, thing) in enumerate(test_classes)),
-    )
-
-
-def names_of(vocabulary):
-    return [category.names for category in vocabulary]
-
-
-def training_names(lines):
-    return [name for line in lines for name in split_names(line)]
 
 
 @pytest.fixture(scope="module")
 def case(end_to_end_folder, goldens):
-    """One end-to-end case: meta, network with the golden's weights, and its pass over all images in one batch."""
-    folder = end_to_end_folder
-    meta, expected = goldens.json(f"{folder}/meta.json"), goldens.arrays(f"{folder}/outputs.safetensors")
-    inputs = goldens.arrays(f"{folder}/inputs.safetensors")
-    model = load_network(goldens, folder)
-    vocabulary = vocabulary_of([(entry["name"], entry["isthing"]) for entry in meta["test_classes"]])
-    images = [inputs[f"image.{i}"] for i in range(len(inputs))]
-    batch = normalised_batch(images, torch.device("cpu"))
-    with torch.no_grad():
-        output = model(batch, every_layer=True)
-        text = encode_names(
-            names_of(vocabulary), model.backbone.encode_text, open_clip.get_tokenizer("RN50"), torch.device("cpu")
-        )
-    return {
-        "meta": meta,
-        "expected": expected,
-        "model": model,
-        "vocabulary": vocabulary,
-        "images": images,
-        "batch": batch,
-        "output": output,
-        "text": text,
-    }
-
-
-def load_network(goldens, folder):
-    meta, weights = goldens.json(f"{folder}/meta.json"), goldens.arrays(f"{folder}/weights.safetensors")
-    model = build_fcclip(variant_of(meta))
-    tokens = torch.zeros_like(model.backbone.clip_model.token_embedding.weight)
-    tokens[weights.pop("token_embedding.ids")] = weights.pop("token_embedding.rows")
-    model.load_state_dict({**weights, "backbone.clip_model.token_embedding.weight": tokens}, strict=True)
-    return model
+    return load_case(goldens, end_to_end_folder)
 
 
 def compare(expected, name, actual, tolerance):

@@ -67,23 +67,23 @@ def test_every_epoch_shows_every_picture_once(folders, vocabulary):
 @pytest.mark.parametrize("text", ["", "[]", '{"images": [], "annotations": [{}]}', "{" * 5])
 def test_a_file_of_another_kind_is_refused(folders, vocabulary, text):
     folders.annotations.write_text(text)
-    assert code(folders, vocabulary) == "E121"
+    assert code(folders, vocabulary) == "E171"
 
 
 def test_a_missing_file_is_refused(folders, vocabulary):
     folders.annotations.unlink()
-    assert code(folders, vocabulary) == "E121"
+    assert code(folders, vocabulary) == "E171"
 
 
 def test_a_category_without_a_name_is_refused(folders, vocabulary):
-    assert code(folders, Vocabulary("less", vocabulary.categories[:2])) == "E122"
+    assert code(folders, Vocabulary("less", vocabulary.categories[:2])) == "E172"
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../b.png"])
 @pytest.mark.parametrize("table", ["images", "annotations"])
 def test_paths_out_of_the_folder_are_refused(folders, vocabulary, name, table):
     rewritten(folders, lambda data: data[table][0].update(file_name=name))
-    assert code(folders, vocabulary) == "E123"
+    assert code(folders, vocabulary) == "E173"
 
 
 def test_pictures_that_do_not_fit_together_are_refused(folders, vocabulary):
@@ -91,7 +91,7 @@ def test_pictures_that_do_not_fit_together_are_refused(folders, vocabulary):
     Image.new("RGB", (9, 9)).save(picture.segments)
     with pytest.raises(InputError) as raised:
         read_pair(picture)
-    assert raised.value.code == "E124"
+    assert raised.value.code == "E174"
 
 
 def test_a_damaged_photo_is_named(folders, vocabulary):

@@ -84,7 +84,7 @@ def test_another_runs_state_is_refused(settings):
     train(settings)
     with pytest.raises(InputError, match="seed") as raised:
         train(replace(settings, seed=1))
-    assert raised.value.code == "E125"
+    assert raised.value.code == "E175"
 
 
 def test_mixed_precision_trains(settings):
@@ -97,7 +97,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(settings, weight):
     settings = replace(settings, loss=replace(settings.loss, **{weight: float("nan")}))
     with pytest.raises(ModelError) as raised:
         train(settings)
-    assert raised.value.code == "E209"
+    assert raised.value.code == "E210"
     assert not (settings.output / "state.pt").exists()
 
 
@@ -105,7 +105,7 @@ def test_an_empty_annotation_file_is_refused(settings, folders):
     folders.annotations.write_text(json.dumps({"images": [], "annotations": []}))
     with pytest.raises(InputError) as raised:
         train(settings)
-    assert raised.value.code == "E126"
+    assert raised.value.code == "E176"
 
 
 def test_pictures_without_segments_train_the_void_class(settings, folders):
@@ -147,4 +147,4 @@ def test_three_workers_cannot_share_two_images(settings, monkeypatch):
     monkeypatch.setattr(fcclip, "join_workers", three)
     with pytest.raises(InputError) as raised:
         train(settings)
-    assert raised.value.code == "E126"
+    assert raised.value.code == "E176"

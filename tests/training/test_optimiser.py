@@ -59,4 +59,4 @@ def test_all_gradients_together_are_clipped():
 def test_a_gradient_that_is_not_finite_leaves_the_weights():
     with pytest.raises(ModelError) as raised:
         scalar_step(clip=0.01, target=float("inf"))
-    assert raised.value.code == "E209"
+    assert raised.value.code == "E210"

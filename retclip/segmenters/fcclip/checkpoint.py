@@ -69,10 +69,11 @@ def load_clip_weights(path: Path, model: FCCLIP) -> None:
     clip.load_state_dict(weights)
 
 
-def convert(source: Path, destination: Path) -> None:
-    """Write the tensors of a checkpoint as safetensors. Raises ModelError as `read_weights`."""
+def convert(source: Path, destination: Path) -> str | None:
+    """Write the tensors of a checkpoint as safetensors; returns the variant they fit. Raises ModelError."""
     weights = {key: value.contiguous().clone() for key, value in read_weights(source).items()}
     save_file(weights, destination, metadata={"format": "pt", "source": source.name})
+    return fitting_variant({key: value for key, value in weights.items() if key not in COMPUTED})
 
 
 def fitting_variant(weights: Mapping[str, Tensor]) -> str | None:

@@ -40,7 +40,7 @@ def export_image_side(model: FCCLIP, size: tuple[int, int], path: Path, batch: i
         batch: images per call.
 
     Raises:
-        InputError: E151 another file ending.
+        InputError: E177 another file ending.
     """
     require(size[0] % DIVISOR == 0 and size[1] % DIVISOR == 0, "size", f"multiples of {DIVISOR}", size)
     example = (torch.zeros(batch, 3, *size),)
@@ -61,7 +61,7 @@ def export_image_side(model: FCCLIP, size: tuple[int, int], path: Path, batch: i
         )
     else:
         raise InputError(
-            "E151",
+            "E177",
             f"Cannot export to {path.name}.",
             why="The file ending names the format.",
             fix="Use a name ending in .onnx or .pt2.",

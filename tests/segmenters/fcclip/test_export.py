@@ -38,6 +38,6 @@ def test_onnx_gives_the_same_numbers(tiny, images, tmp_path):
 def test_other_endings_and_sizes_are_refused(tiny, tmp_path):
     with pytest.raises(InputError) as raised:
         export_image_side(tiny, SIZE, tmp_path / "side.pkl")
-    assert raised.value.code == "E151"
+    assert raised.value.code == "E177"
     with pytest.raises(ValueError, match="multiples of 32"):
         export_image_side(tiny, (60, 96), tmp_path / "side.pt2")
