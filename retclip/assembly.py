@@ -50,7 +50,8 @@ def find_weights(settings: EncoderSettings) -> Path | None:
     """The weights file: as given, else by name in `RETCLIP_MODELS_DIR`; None for `hub`. Raises ModelError E201."""
     if settings.weights == "hub":
         return None
-    given = Path(settings.weights).expanduser()
+    # os.path: Path.expanduser raises for a user that this machine does not have, as presets of others name them.
+    given = Path(os.path.expanduser(settings.weights))  # noqa: PTH111
     folder = os.environ.get("RETCLIP_MODELS_DIR")
     places: list[Path] = [given, *((Path(folder) / given, Path(folder) / given.name) if folder else ())]
     for place in places:
