@@ -56,7 +56,8 @@ def find_weights(settings: EncoderSettings) -> Path | None:
     """
     if settings.weights == "hub":
         return None
-    given = Path(settings.weights).expanduser()
+    # os.path: Path.expanduser raises for a user that this machine does not have, as presets of others name them.
+    given = Path(os.path.expanduser(settings.weights))  # noqa: PTH111
     folder = os.environ.get("RETCLIP_MODELS_DIR")
     places: list[Path] = [given, *((Path(folder) / given, Path(folder) / given.name) if folder else ())]
     for place in places:

@@ -2,8 +2,8 @@
 
     python benchmarks/photo/forget.py --root <coco panoptic photos> --class bear
 
-Every change goes through the command line; ground-truth masks are asked, so that only labels can differ. The photos taught
-are crops of the train photos, with the annotated mask beside each.
+Every change goes through the command line; ground-truth masks are asked, so that only labels can differ. The photos
+taught are crops of the train photos, with the annotated mask beside each.
 """
 
 from __future__ import annotations

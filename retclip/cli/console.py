@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from retclip.core.errors import RetclipError
 
@@ -92,7 +93,8 @@ def make_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str
     for column in columns:
         table.add_column(column.strip(), justify="right" if column.endswith(" ") else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        # Text, not str: class names and paths may look like Rich markup.
+        table.add_row(*(Text(str(cell)) for cell in row))
     return table
 
 

@@ -154,6 +154,10 @@ def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, 
     if asked.proposals == "regions":
         preset = replace(preset, proposals=replace(preset.proposals, kind="regions"))
 
+    if given:
+        # Annotated masks are objects already: joining those that touch would undo them.
+        preset = replace(preset, merge=replace(preset.merge, join_things=False))
+
     def observer() -> RetrievalSegmenter:
         models = make_models(preset, TrueMasks(dataset) if given else None, asked.device)
         return RetrievalSegmenter(models, database, dataset.vocabulary, preset)

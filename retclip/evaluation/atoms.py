@@ -50,5 +50,5 @@ def split_into_atoms(masks: npt.NDArray[np.bool_]) -> Atoms:
     for word, mask in zip(words, masks, strict=True):
         names[mask] += word
     _, first, index = np.unique(names, return_index=True, return_inverse=True)
-    inside = masks.reshape(len(masks), -1)[:, first].T
+    inside = masks.reshape(len(masks), size[0] * size[1])[:, first].T
     return Atoms(index.reshape(size).astype(np.int32), np.ascontiguousarray(inside))

@@ -137,9 +137,11 @@ class OwnPicture:
         """Neighbours of every segment in other pictures: exactly what a database without its picture would answer."""
         spare = self._most + len(self._banned)
         per_class = retrieval.per_class_k + spare if retrieval.per_class_k else None
+        # The k that stay come from at most k classes, and each may bring its spare rows along.
+        k = retrieval.k * per_class if per_class else retrieval.k + spare
         transform = None if retrieval.transform == "database" else retrieval.transform
         keys = held_out.observation.keys.numpy()
-        found = self._database.search(keys, retrieval.k + spare, sorted(labels.column), per_class, transform)
+        found = self._database.search(keys, min(k, len(self._database)), sorted(labels.column), per_class, transform)
         owner = np.full(found.class_id.shape, -2, np.int64)
         for shard, images in enumerate(self._image):
             here = found.shard == shard
@@ -151,9 +153,12 @@ class OwnPicture:
 
 def limit_per_class(hits: Hits, most: int) -> Hits:
     """The hits with at most `most` of every column, nearest first."""
-    same = hits.column[:, :, None] == hits.column[:, None, :]
-    rank = torch.tril(same, diagonal=-1).sum(dim=2)
-    return leave_out(hits, rank >= most)
+    grouped, order = hits.column.sort(dim=1, stable=True)
+    place = torch.arange(grouped.shape[1]).expand_as(grouped)
+    starts = torch.ones_like(grouped, dtype=torch.bool)
+    starts[:, 1:] = grouped[:, 1:] != grouped[:, :-1]
+    rank = place - torch.where(starts, place, 0).cummax(dim=1).values
+    return leave_out(hits, torch.zeros_like(rank).scatter_(1, order, rank) >= most)
 
 
 def without_columns(labels: LabelMap, hidden: npt.NDArray[np.bool_]) -> LabelMap:

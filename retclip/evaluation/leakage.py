@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,13 @@ import numpy.typing as npt
 from retclip.core.errors import InputError
 from retclip.shards import Database
 
-# Re-encoded and rescaled copies of a photo stay above it, different photos of one scene below (see docs/evaluation.md).
-NEAR_COSINE = 0.97
-# One segment may look like another by chance (two skies); half of a picture's segments do not.
+# What is near depends on the encoder: nearer than all but this share of stored segments are to other pictures.
+NEAR_QUANTILE = 0.05
+# One segment may look like another by chance (two skies); half of a picture's segments and more than one do not.
 NEAR_SHARE = 0.5
+_SAMPLE = 500
+_NEIGHBORS = 8  # a stored segment whose nearest 8 lie in its own picture says nothing of other pictures
+_SEED = 0
 _SHOWN = 3
 
 
@@ -35,11 +39,32 @@ class Leak:
 
 
 class LeakGuard:
-    """Knows the pictures of one database version."""
+    """Knows the pictures of one database version, and how near segments of different pictures come in it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._digests = database.snapshot.distinct("image_sha256")
+
+    @cached_property
+    def limits(self) -> tuple[float, float]:
+        """Distances of a near segment: where a picture has several, and where it has only one (the least ever met)."""
+        live = [
+            np.flatnonzero(self._database.snapshot.live_mask(n)) for n in range(len(self._database.snapshot.shards))
+        ]
+        places = [(shard, row) for shard, rows in enumerate(live) for row in rows.tolist()]
+        chosen = np.random.default_rng(_SEED).permutation(len(places))[:_SAMPLE]
+        sample = [places[number] for number in chosen.tolist()]
+        found = self._database.search(self._database.vectors(sample), _NEIGHBORS, transform="none")
+        own = [segment.image_sha256 for segment in self._database.segments(sample)]
+        nearest = []
+        for row, digest in enumerate(own):
+            hits = [
+                (int(found.shard[row, k]), int(found.row[row, k])) for k in np.flatnonzero(found.class_id[row] >= 0)
+            ]
+            other = [segment.image_sha256 != digest for segment in self._database.segments(hits)]
+            if any(other):
+                nearest.append(float(found.distance[row, other.index(True)]))
+        return (float(np.quantile(nearest, NEAR_QUANTILE)), min(nearest)) if nearest else (0.0, 0.0)
 
     def check(self, name: str, sha256: str, keys: npt.NDArray[np.float32]) -> Leak | None:
         """Whether one evaluation picture is in the database.
@@ -57,8 +82,10 @@ class LeakGuard:
         if not len(keys):
             return None
         found = self._database.search(keys, 1, transform="none")
-        near = np.flatnonzero((found.distance[:, 0] <= 1 - NEAR_COSINE) & (found.class_id[:, 0] >= 0))
-        if not len(near) or len(near) < NEAR_SHARE * len(keys):
+        limit = self.limits[0] if len(keys) > 1 else self.limits[1]
+        near = np.flatnonzero(found.distance[:, 0] < limit)
+        least = max(min(2, len(keys)), NEAR_SHARE * len(keys))
+        if len(near) < least:
             return None
         stored = self._database.segments([(int(found.shard[row, 0]), int(found.row[row, 0])) for row in near])
         images, counts = np.unique([segment.image_id for segment in stored], return_counts=True)

@@ -10,7 +10,7 @@ from retclip.core.errors import require
 from retclip.query.scoring import Hits
 
 _STEPS = 50
-_RIDGE = 1e-3  # keeps the slope finite where right and wrong neighbours separate cleanly
+_RIDGE = 1e-5  # keeps the slope finite where right and wrong neighbours separate cleanly
 
 
 def fit_reliability(distance: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> tuple[float, float]:

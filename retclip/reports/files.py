@@ -54,7 +54,7 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def _explained(path: Path, error: OSError) -> RetclipError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(
             "E401",
             f"The disk is full: {path} was not written.",

@@ -18,7 +18,7 @@ from pathlib import Path
 from retclip.core.errors import DatabaseError, ResourceError
 
 STAGING_PREFIX = ".staging-"
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CHUNK_BYTES = 1 << 22
 
 
@@ -41,7 +41,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             raise ResourceError(
                 "E401",
                 f"No room left to write {path}.",

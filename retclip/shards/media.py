@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -65,12 +66,20 @@ def write_thumbnails(database: Path, thumbnails: Mapping[int, bytes]) -> None:
     with durable.explained(folder):
         try:
             _write(folder, thumbnails)
-        except lmdb.DiskError as error:
-            raise OSError(*error.args) from error
         except lmdb.Error as error:
+            number = _missing_room(error)
+            if number:
+                raise OSError(number, os.strerror(number)) from error
             _log.warning("The thumbnail cache %s is damaged and is started again: %s", folder, error)
             durable.remove(folder)
             _write(folder, thumbnails)
+
+
+def _missing_room(error: lmdb.Error) -> int | None:
+    """The errno of an error that says there is no room to write; LMDB hands on the system's text alone."""
+    if isinstance(error, lmdb.DiskError):
+        return errno.ENOSPC
+    return next((number for number in durable.NO_SPACE if os.strerror(number) in str(error)), None)
 
 
 def _write(folder: Path, thumbnails: Mapping[int, bytes]) -> None:

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from retclip.core.errors import InputError
+from retclip.core.masks import MaskSet
+from retclip.evaluation.observations import ObservationStore, ObservedImage
+from retclip.query.scoring import Observation
+
+IDENTITY = {"feature_space": "abc", "scales": [1.0, 2.0]}
+
+
+def observed(masks: torch.Tensor, **tables: torch.Tensor) -> ObservedImage:
+    keys = torch.randn(len(masks), 5, generator=torch.Generator().manual_seed(1))
+    return ObservedImage("d" * 64, MaskSet(masks, (6, 8), "regions"), Observation(keys, **tables))
+
+
+def binary(count: int) -> torch.Tensor:
+    return torch.rand(count, 6, 8, generator=torch.Generator().manual_seed(count)) < 0.4
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 17])
+def test_what_is_stored_comes_back_to_the_bit(tmp_path, count):
+    image = observed(binary(count), clip=torch.rand(count, 3), void=torch.rand(count))
+    store = ObservationStore(tmp_path / "o", IDENTITY)
+    assert "a/../b" not in store
+    store.store("a/../b", image)
+    back = ObservationStore(tmp_path / "o", IDENTITY).load("a/../b")
+    assert "a/../b" in store
+    assert torch.equal(back.masks.masks, image.masks.masks)
+    assert torch.equal(back.observation.keys, image.observation.keys)
+    assert torch.equal(back.observation.clip, image.observation.clip)
+    assert torch.equal(back.observation.void, image.observation.void)
+    assert back.observation.in_vocab is None
+    assert (back.sha256, back.masks.origin, back.masks.image_size) == (image.sha256, "regions", (6, 8))
+    assert store.load_keys("a/../b")[0] == image.sha256
+    # Ids come from files of strangers: nothing is written outside the folder.
+    assert {path.parent for path in tmp_path.rglob("*.safetensors")} == {tmp_path / "o"}
+
+
+def test_soft_masks_keep_sixteen_bits(tmp_path):
+    logits = torch.linspace(-8, 8, 2 * 3 * 4).view(2, 3, 4)
+    store = ObservationStore(tmp_path, IDENTITY)
+    store.store("x", observed(logits))
+    torch.testing.assert_close(store.load("x").masks.masks, logits, rtol=1e-3, atol=1e-3)
+
+
+def test_another_run_is_refused_and_named(tmp_path):
+    ObservationStore(tmp_path, IDENTITY)
+    with pytest.raises(InputError, match="E165") as caught:
+        ObservationStore(tmp_path, IDENTITY | {"scales": [1.0]})
+    assert "scales" in caught.value.why
+
+
+def test_damaged_files_are_named(tmp_path):
+    store = ObservationStore(tmp_path, IDENTITY)
+    store.store("x", observed(binary(3)))
+    (path,) = tmp_path.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError, match=r"E165 Cannot read the observation .*x-"):
+        store.load("x")
+    (tmp_path / "identity.json").write_text("{")
+    with pytest.raises(InputError, match="E165 Cannot read"):
+        ObservationStore(tmp_path, IDENTITY)

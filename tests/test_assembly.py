@@ -1,0 +1,73 @@
+"""Settings become objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from retclip.adapters.region_hierarchy import RegionHierarchy
+from retclip.assembly import DEFAULT_PRESET, choose_device, choose_preset, find_weights, make_proposer
+from retclip.core.errors import InputError, ModelError
+from retclip.presets import EncoderSettings, Preset, ProposalSettings, load_preset, preset_to_mapping
+from retclip.query.given_masks import GivenMasks
+from retclip.shards import Database
+from tests.fakes import ColourEncoder
+
+
+def test_the_preset_asked_for_comes_before_the_databases_own(tmp_path: Path) -> None:
+    own = Preset("own", EncoderSettings(stride=8))
+    database = Database.create(tmp_path / "a.retdb", ColourEncoder().space, preset_to_mapping(own))
+    bare = Database.create(tmp_path / "b.retdb", ColourEncoder().space, {})
+    assert choose_preset(None, database) == own
+    assert choose_preset(DEFAULT_PRESET, database) == load_preset(DEFAULT_PRESET)
+    for without in (None, bare):
+        assert choose_preset(None, without) == load_preset(DEFAULT_PRESET)
+
+
+def test_a_damaged_preset_inside_a_database_names_the_database(tmp_path: Path) -> None:
+    database = Database.create(tmp_path / "a.retdb", ColourEncoder().space, {"name": "x", "fusion": {"gamma": 7}})
+    with pytest.raises(InputError, match="database a") as caught:
+        choose_preset(None, database)
+    assert caught.value.code == "E144"
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("cuda")
+    for name in ("abacus", "", "cuda:99", "cpu:x"):
+        with pytest.raises(InputError) as caught:
+            choose_device(name)
+        assert caught.value.code == "E148"
+        assert caught.value.why
+
+
+def test_weights_are_found_as_given_then_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RETCLIP_MODELS_DIR", raising=False)
+    file = tmp_path / "models" / "net.safetensors"
+    file.parent.mkdir()
+    file.write_bytes(b"x")
+    assert find_weights(EncoderSettings(weights="hub")) is None
+    assert find_weights(EncoderSettings(weights=str(file))) == file
+    for missing in ("net.safetensors", "/elsewhere/net.safetensors", "~nobody-of-this-name/net.safetensors"):
+        with pytest.raises(ModelError) as caught:
+            find_weights(EncoderSettings(weights=missing))
+        assert caught.value.code == "E201"
+        assert "net.safetensors" in caught.value.fix
+    monkeypatch.setenv("RETCLIP_MODELS_DIR", str(file.parent))
+    for name in ("net.safetensors", "/elsewhere/net.safetensors", "~nobody-of-this-name/net.safetensors"):
+        assert find_weights(EncoderSettings(weights=name)) == file
+    with pytest.raises(ModelError, match="are not on this machine"):
+        find_weights(EncoderSettings(weights=str(file.parent)))
+
+
+def test_proposers(tmp_path: Path) -> None:
+    assert isinstance(make_proposer(ProposalSettings(), None), RegionHierarchy)
+    assert isinstance(make_proposer(ProposalSettings(), tmp_path), GivenMasks)
+    with pytest.raises(InputError) as caught:
+        make_proposer(ProposalSettings(kind="given"), None)
+    assert caught.value.code == "E150"
