@@ -41,7 +41,7 @@ def fcclip(
     iterations: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 368_750,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos a step, over all workers.")] = 16,
     learning_rate: Annotated[
-        float, typer.Option(help="Of AdamW; divided by ten after 8/9 and 26/27 of the steps.")
+        float, typer.Option(min=0, help="Of AdamW; a tenth from 8/9 and 26/27 of the steps.")
     ] = 1e-4,
     size: Annotated[int, typer.Option(min=32, help="Side of the square crops, a multiple of 32.")] = 1024,
     points: Annotated[int, typer.Option(min=1, help="Points a mask is compared at.")] = 12_544,
@@ -80,7 +80,7 @@ def fcclip(
         )
     if clip_weights is None:
         speech.note(f"note: the variant {variant} has no released CLIP; the frozen CLIP stays random.")
-    steps = (iterations * 8 // 9, iterations * 26 // 27)
+    steps = (-(-iterations * 8 // 9), iterations * 26 // 27)  # the release's 327,778 and 355,092 of 368,750
     settings = TrainSettings(
         folders=Folders.of_coco(root, split),
         vocabulary=load_vocabulary(classes),

@@ -20,7 +20,7 @@ from retclip.core.errors import InputError, ModelError
 from retclip.core.vocabulary import Vocabulary
 from retclip.segmenters.fcclip.checkpoint import load_clip_weights
 from retclip.segmenters.fcclip.model import FCCLIP, ClassWeights
-from retclip.segmenters.fcclip.preprocessing import normalised_batch
+from retclip.segmenters.fcclip.preprocessing import DIVISOR, normalised_batch
 from retclip.segmenters.fcclip.text import encode_names
 from retclip.segmenters.fcclip.variants import Variant, build_fcclip, variant_named
 from retclip.segmenters.layers.classification import TextRows
@@ -135,21 +135,10 @@ def train(settings: TrainSettings, on_step: Callable[[Step], None] = lambda step
         ModelError: weights that do not fit (E2xx), E210 a loss that is not finite.
     """
     with join_workers(settings.device) as workers:
-        if settings.schedule.batch_size % workers.count:
-            raise InputError(
-                "E176",
-                f"{workers.count} workers cannot share {settings.schedule.batch_size} images.",
-                why="Every worker takes the same number of images.",
-                fix="Choose a multiple as batch size.",
-            )
+        _check(settings, workers)
         pictures = read_annotations(settings.folders, settings.vocabulary)
         if not pictures:
-            raise InputError(
-                "E176",
-                f"{settings.folders.annotations} annotates no image.",
-                why="There is nothing to learn from.",
-                fix="Check the annotation file.",
-            )
+            raise _impossible(f"{settings.folders.annotations} annotates no image.", "Check the annotation file.")
         run = _Run(settings, workers)
         run.resume()
         first, loss = run.iteration, None
@@ -163,6 +152,18 @@ def train(settings: TrainSettings, on_step: Callable[[Step], None] = lambda step
                 raise
         run.finish()
         return TrainReport(settings.output / WEIGHTS_FILE, run.iteration, first, loss)
+
+
+def _check(settings: TrainSettings, workers: Workers) -> None:
+    images, size = settings.schedule.batch_size, settings.jitter.size
+    if images % workers.count:
+        raise _impossible(f"{workers.count} workers cannot share {images} images.", "Choose a multiple as batch size.")
+    if size % DIVISOR:
+        raise _impossible(f"Squares of {size} pixels do not fit the strides.", f"Choose a multiple of {DIVISOR}.")
+
+
+def _impossible(what: str, fix: str) -> InputError:
+    return InputError("E176", what, why="This run could not do a single step.", fix=fix)
 
 
 def _batches(stream: JitteredStream, settings: TrainSettings, workers: Workers, first: int) -> Iterable[list[Sample]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from retclip.core.weights import first_line
 class RunState:
     """Everything a run needs to go on: trained parameters, optimiser, loss scaler, steps done, and which run it is."""
 
-    model: dict[str, Tensor]
+    model: Mapping[str, Tensor]
     optimiser: dict[str, Any]
     scaler: dict[str, Any]
     iteration: int

@@ -6,6 +6,7 @@ No pickle is ever executed (`core/weights.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def load_fcclip(path: Path, variant: Variant | str, device: torch.device | str =
     chosen = variant_named(variant) if isinstance(variant, str) else variant
     weights = {key: value for key, value in read_weights(path).items() if key not in COMPUTED}
     with torch.device("meta"):
-        model = build_fcclip(chosen)
+        model = build_fcclip(_with_classes_of(weights, chosen))
     _require_fit(path.name, chosen, weights, model)
     return assign_weights(model, weights).to(device)
 
@@ -78,12 +79,20 @@ def convert(source: Path, destination: Path) -> str | None:
 
 def fitting_variant(weights: Mapping[str, Tensor]) -> str | None:
     """The variant whose keys and shapes these weights have, if any."""
-    for name in VARIANTS:
+    for name, variant in VARIANTS.items():
         with torch.device("meta"):
-            model = build_fcclip(name)
+            model = build_fcclip(_with_classes_of(weights, variant))
         if not _differences(model, weights):
             return name
     return None
+
+
+def _with_classes_of(weights: Mapping[str, Tensor], variant: Variant) -> Variant:
+    """The variant with as many training classes as the file: only the weights of the loss depend on their number."""
+    loss_weights = weights.get("criterion.empty_weight")
+    if loss_weights is None or loss_weights.ndim != 1 or len(loss_weights) < 2:
+        return variant
+    return replace(variant, head=replace(variant.head, training_classes=len(loss_weights) - 1))
 
 
 def _require_fit(name: str, variant: Variant, weights: Mapping[str, Tensor], model: nn.Module) -> None:

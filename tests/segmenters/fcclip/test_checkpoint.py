@@ -143,3 +143,13 @@ def test_a_resnet_variant_loads_with_its_batch_statistics(tmp_path, small_resnet
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "r.safetensors")
     loaded = load_fcclip(tmp_path / "r.safetensors", small_resnet)
     assert_close(loaded.state_dict(), model.state_dict())
+
+
+def test_a_network_trained_on_other_classes_fits_its_variant(tmp_path, weights):
+    weights["criterion.empty_weight"] = torch.ones(8)
+    save_file(weights, tmp_path / "own.safetensors")
+    assert load_fcclip(tmp_path / "own.safetensors", "tiny").criterion.empty_weight.tolist() == [1.0] * 8
+    assert fitting_variant(weights) == "tiny"
+    weights["criterion.empty_weight"] = torch.ones(2, 4)
+    save_file(weights, tmp_path / "odd.safetensors")
+    assert error(load_fcclip, tmp_path / "odd.safetensors", "tiny").code == "E207"
