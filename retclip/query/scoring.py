@@ -61,6 +61,13 @@ def weigh(
     `retrieval.minmax = "image"` and `retrieval.prune_classes` look across the proposals of a picture.
     """
     retrieval = retrieval_scores(hits.distance, hits.column, len(classes.stored), preset.retrieval)
+    return weigh_retrieved(observation, hits, retrieval, classes, preset)
+
+
+def weigh_retrieved(
+    observation: Observation, hits: Hits, retrieval: Tensor, classes: AskedClasses, preset: Preset
+) -> tuple[ExpertScores, FusedScores]:
+    """The same from retrieval scores (N, C) that were computed before, for settings that share them."""
     clip, in_vocab = observation.clip, observation.in_vocab
     if preset.retrieval.prune_classes:
         kept = kept_classes(retrieval, classes.stored, preset.retrieval.prune_classes)
