@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python benchmarks/evaluation/sweep.py --json sweep.json
 
-The scores are random numbers of ADE20K's size (150 classes, 12 segments a picture, all three experts and void): only the
-time means something. What is timed is what `retclip tune` does after its searches, both halves of hidden classes.
+The scores are random numbers of ADE20K's size (150 classes, 12 segments a picture, all three experts and void): only
+the time means something. What is timed is what `retclip tune` does after its searches, both halves of hidden classes.
 """
 
 from __future__ import annotations
@@ -76,8 +76,15 @@ def main() -> None:
     start = time.perf_counter()
     outcomes = sweep(ground, candidates, lambda done, total: None)
     seconds = time.perf_counter() - start
-    facts = {"settings": len(outcomes), "pictures": options.pictures, "segments": len(ground.held_out),
-             "classes": CLASSES, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "seconds": seconds}  # fmt: skip
+    facts = {
+        "settings": len(outcomes),
+        "pictures": options.pictures,
+        "segments": len(ground.held_out),
+        "classes": CLASSES,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "seconds": seconds,
+    }
     print(facts)
     if options.json:
         options.json.write_text(json.dumps(facts, indent=1) + "\n")
