@@ -16,6 +16,7 @@ from retclip.core.errors import InputError
 
 if TYPE_CHECKING:
     from retclip.evaluation.leakage import Leak
+    from retclip.evaluation.observations import ObservationStore
     from retclip.evaluation.session import Source
     from retclip.evaluation.tally import Tally
     from retclip.evaluation.truth import EvaluationSet
@@ -41,7 +42,14 @@ class Asked:
     device: str
     workers: int
     allow_leak: bool
+    seen_file: str | None
+    resamples: int
     speech: Speech
+
+    @property
+    def given(self) -> bool:
+        """The annotated masks are the proposals."""
+        return self.proposals == "given" or "masks" in self.oracles
 
 
 @dataclass(frozen=True)
@@ -90,20 +98,21 @@ def evaluate(
         opened = replace(opened, images=opened.images[:subset])
     if opened.missing:
         speech.note(f"note: {len(opened.missing):,} listed photos are not on disk and do not count.")
-    asked = Asked(out, proposals, parse_oracles(oracle), device, workers, allow_leak, speech)
+    oracles = parse_oracles(oracle)
+    asked = Asked(out, proposals, oracles, device, workers, allow_leak, seen_file, resamples, speech)
     if (pred is None) == (db is None):
         raise InputError(
             "E160", "Nothing to evaluate.", why="One of --db and --pred is needed, not both.", fix="Add --db NAME."
         )
     if pred is not None:
-        _report(opened, None, None, _score_foreign(opened, pred, asked), asked, seen_file, resamples)
+        _report(opened, None, None, _score_foreign(opened, pred, asked), asked)
         return
     from retclip.assembly import choose_preset
     from retclip.shards import open_database
 
     database = open_database(str(db))
     chosen = change_settings(choose_preset(preset, database), settings or [])
-    _report(opened, database, chosen, _score_database(opened, database, chosen, asked), asked, seen_file, resamples)
+    _report(opened, database, chosen, _score_database(opened, database, chosen, asked), asked)
 
 
 def change_settings(preset: Preset, changes: Sequence[str]) -> Preset:
@@ -135,40 +144,20 @@ def _score_foreign(dataset: EvaluationSet, folder: Path, asked: Asked) -> Ready:
 
 
 def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, asked: Asked) -> Ready:
-    from retclip.assembly import make_models, trained_head
+    from retclip.assembly import trained_head
     from retclip.core.vocabulary import seen_classes
     from retclip.evaluation.datasets import load_seen_classes, seen_list_of
     from retclip.evaluation.labelling import LabelSettings
     from retclip.evaluation.leakage import refuse
-    from retclip.evaluation.observations import ObservationStore
-    from retclip.evaluation.oracles import TrueMasks
-    from retclip.evaluation.session import OpenObserved, find_leaks, observe_all, score
+    from retclip.evaluation.session import OpenObserved, find_leaks, score
     from retclip.query.matching import match_labels
-    from retclip.query.pipeline import RetrievalSegmenter
 
-    given = asked.proposals == "given" or "masks" in asked.oracles
-    if asked.proposals not in ("preset", "regions", "given"):
-        raise InputError(
-            "E160", f"Unknown --proposals '{asked.proposals}'.", why="Known are preset, regions and given."
-        )
-    if asked.proposals == "regions":
-        preset = replace(preset, proposals=replace(preset.proposals, kind="regions"))
-
-    if given:
-        # Annotated masks are objects already: joining those that touch would undo them.
-        preset = replace(preset, merge=replace(preset.merge, join_things=False))
-
-    def observer() -> RetrievalSegmenter:
-        models = make_models(preset, TrueMasks(dataset) if given else None, asked.device)
-        return RetrievalSegmenter(models, database, dataset.vocabulary, preset)
-
+    preset, given = _with_proposals(preset, asked)
     head = None if given else trained_head(preset)
     identity = observation_identity(dataset, database, preset, given)
     if head is not None:
         identity = {**identity, "head": head.weights_sha256}
-    store = ObservationStore(asked.out / ("observations-given" if given else "observations"), identity)
-    with asked.speech.progress("observe", "pictures") as line:
-        observe_all(dataset, store, observer, line.update)
+    store = _observe(dataset, database, preset, asked, identity)
     leaks = find_leaks(dataset, store, database)
     if not asked.allow_leak:
         refuse(leaks, database.name)
@@ -183,6 +172,39 @@ def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, 
     with asked.speech.progress("label and count", "pictures") as line:
         tally = score(dataset, opener, asked.workers, line.update)
     return Ready(opener(), tally, tuple(leaks), frozenset(labels.column.values()), head is not None)
+
+
+def _with_proposals(preset: Preset, asked: Asked) -> tuple[Preset, bool]:
+    """The preset for the asked proposals, and whether these are the annotated masks."""
+    if asked.proposals not in ("preset", "regions", "given"):
+        why = "Known are preset, regions and given."
+        raise InputError("E160", f"Unknown --proposals '{asked.proposals}'.", why=why, fix="Correct it.")
+    if asked.given:
+        # Annotated masks are objects already: joining those that touch would undo them.
+        return replace(preset, merge=replace(preset.merge, join_things=False)), True
+    if asked.proposals == "regions":
+        return replace(preset, proposals=replace(preset.proposals, kind="regions")), False
+    return preset, False
+
+
+def _observe(
+    dataset: EvaluationSet, database: Database, preset: Preset, asked: Asked, identity: Mapping[str, Any]
+) -> ObservationStore:
+    """What the networks say of every picture; they are made only for pictures that were not observed before."""
+    from retclip.assembly import make_models
+    from retclip.evaluation.observations import ObservationStore
+    from retclip.evaluation.oracles import TrueMasks
+    from retclip.evaluation.session import observe_all
+    from retclip.query.pipeline import RetrievalSegmenter
+
+    def observer() -> RetrievalSegmenter:
+        models = make_models(preset, TrueMasks(dataset) if asked.given else None, asked.device)
+        return RetrievalSegmenter(models, database, dataset.vocabulary, preset)
+
+    store = ObservationStore(asked.out / ("observations-given" if asked.given else "observations"), identity)
+    with asked.speech.progress("observe", "pictures") as line:
+        observe_all(dataset, store, observer, line.update)
+    return store
 
 
 def observation_identity(dataset: EvaluationSet, database: Database, preset: Preset, given: bool) -> Mapping[str, Any]:
@@ -202,8 +224,6 @@ def _report(
     preset: Preset | None,
     ready: Ready,
     asked: Asked,
-    seen_file: str | None,
-    resamples: int,
 ) -> None:
     import numpy as np
 
@@ -211,7 +231,7 @@ def _report(
     from retclip.evaluation.figures import figures_document
     from retclip.reports.files import prepare_folder, write_json
 
-    listed = seen_file or seen_list_of(dataset.name)
+    listed = asked.seen_file or seen_list_of(dataset.name)
     columns = load_seen_classes(listed, dataset.vocabulary) if listed else ready.seen_by_default
     default = "every class" if database is None else f"classes with exemplars in {database.name}@{database.version}"
     seen = np.isin(np.arange(len(dataset.vocabulary)), sorted(columns))
@@ -219,7 +239,7 @@ def _report(
     document = {
         **_identities(dataset, database, preset, ready, asked),
         "seen_list": seen_list,
-        **figures_document(ready.tally, seen, resamples),
+        **figures_document(ready.tally, seen, asked.resamples),
     }
     prepare_folder(asked.out)
     write_json(asked.out / "report.json", document)
@@ -258,7 +278,7 @@ def _identities(
         "database": known,
         "preset": preset and preset.name,
         "settings": preset and preset_to_mapping(preset),
-        "proposals": "given" if asked.proposals == "given" or "masks" in asked.oracles else asked.proposals,
+        "proposals": "given" if asked.given else asked.proposals,
         "leakage": {"allowed": asked.allow_leak, "leaks": [asdict(leak) for leak in ready.leaks]},
     }
 

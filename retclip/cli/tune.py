@@ -53,8 +53,6 @@ def tune(
     """
     from retclip.assembly import choose_preset
     from retclip.evaluation.tuning import best_of, sweep, with_fit
-    from retclip.presets.writer import preset_to_toml
-    from retclip.reports.files import write_bytes
     from retclip.shards import open_database
 
     speech = Speech(json, quiet)
@@ -71,9 +69,16 @@ def tune(
     best = best_of(outcomes)
     found = with_fit(ground, best)
     if out is not None:
-        comment = f"Tuned on {database.name}@{database.version}: stored {best.stored:.4f}, absent {best.absent:.4f}."
-        write_bytes(out, preset_to_toml(found, comment).encode())
+        _write(out, found, database, best)
     _show(outcomes, grid, found, speech)
+
+
+def _write(path: Path, preset: Preset, database: Database, best: Outcome) -> None:
+    from retclip.presets.writer import preset_to_toml
+    from retclip.reports.files import write_bytes
+
+    comment = f"Tuned on {database.name}@{database.version}: stored {best.stored:.4f}, absent {best.absent:.4f}."
+    write_bytes(path, preset_to_toml(preset, comment).encode())
 
 
 def parse_grid(tries: Sequence[str]) -> dict[str, list[str]]:

@@ -21,9 +21,10 @@ from retclip.evaluation.panoptic_quality import MatchCounts, summarise
 from retclip.evaluation.reliability import fit_reliability, nearest_is_right
 from retclip.presets import Preset, RetrievalSettings
 from retclip.query.matching import LabelMap
-from retclip.query.scoring import AskedClasses, Hits, weigh
+from retclip.query.retrieval import retrieval_scores
+from retclip.query.scoring import AskedClasses, Hits, weigh, weigh_retrieved
 
-_CELLS = 4_000_000  # scores of a chunk: larger ones leave the processor's cache
+_CELLS = 150_000  # scores of a chunk: tables this small stay in the processor's cache
 _SEED = 0
 
 
@@ -127,8 +128,10 @@ def _try_all(
     asked = AskedClasses(torch.from_numpy(stored), torch.from_numpy(ground.seen))
     for chosen in ground.held_out.image_chunks(_CELLS // classes):
         part, near = ground.held_out.rows(chosen), _hit_rows(hits, chosen)
+        # Settings that differ in fusion only share their retrieval scores.
+        retrieved: dict[RetrievalSettings, torch.Tensor] = {}
         for place, preset in enumerate(presets):
-            predicted = predict_columns(part, near.nearest(preset.retrieval.k), asked, preset)
+            predicted = predict_columns(part, near.nearest(preset.retrieval.k), asked, preset, retrieved)
             counts[place] = counts[place] + count_labels(part, predicted, ground.is_thing)
     results = [summarise(count, ground.is_thing) for count in counts]
     return np.array([[result.mean(stored).pq, result.mean(hidden).pq] for result in results])
@@ -139,17 +142,32 @@ def _hit_rows(hits: Hits, chosen: npt.NDArray[np.bool_]) -> Hits:
     return Hits(hits.distance[rows], hits.column[rows])
 
 
-def predict_columns(part: HeldOut, hits: Hits, asked: AskedClasses, preset: Preset) -> npt.NDArray[np.int64]:
-    """(N,) best column of every segment, -1 where no class has any score."""
-    by_picture = preset.retrieval.prune_classes > 0 or (
-        preset.retrieval.rule == "minmax" and preset.retrieval.minmax == "image"
-    )
-    if by_picture:
+def predict_columns(
+    part: HeldOut,
+    hits: Hits,
+    asked: AskedClasses,
+    preset: Preset,
+    retrieved: dict[RetrievalSettings, torch.Tensor] | None = None,
+) -> npt.NDArray[np.int64]:
+    """(N,) best column of every segment, -1 where no class has any score.
+
+    Args:
+        part: whole pictures.
+        hits: (N, K) their neighbours, K as the preset says.
+        asked: which classes are stored, which are seen.
+        preset: the setting to try.
+        retrieved: retrieval scores of these hits by setting; filled for settings that look at segments one by one.
+    """
+    known = {} if retrieved is None else retrieved
+    settings = preset.retrieval
+    if settings.prune_classes > 0 or (settings.rule == "minmax" and settings.minmax == "image"):
         pictures = [part.image == number for number in np.unique(part.image)]
         parts = [weigh(part.rows(p).observation, _hit_rows(hits, p), asked, preset)[1].scores for p in pictures]
         scores = torch.cat(parts)
     else:
-        scores = weigh(part.observation, hits, asked, preset)[1].scores
+        if settings not in known:
+            known[settings] = retrieval_scores(hits.distance, hits.column, len(asked.stored), settings)
+        scores = weigh_retrieved(part.observation, hits, known[settings], asked, preset)[1].scores
     best, column = scores.max(dim=1)
     return torch.where(best > 0, column, -1).numpy()
 

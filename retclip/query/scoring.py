@@ -68,6 +68,13 @@ def weigh(
     `retrieval.minmax = "image"` and `retrieval.prune_classes` look across the proposals of a picture.
     """
     retrieval = retrieval_scores(hits.distance, hits.column, len(classes.stored), preset.retrieval)
+    return weigh_retrieved(observation, hits, retrieval, classes, preset)
+
+
+def weigh_retrieved(
+    observation: Observation, hits: Hits, retrieval: Tensor, classes: AskedClasses, preset: Preset
+) -> tuple[ExpertScores, FusedScores]:
+    """The same from retrieval scores (N, C) that were computed before, for settings that share them."""
     clip, in_vocab = observation.clip, observation.in_vocab
     if preset.fusion.only_valid_masks and clip is not None and observation.valid is not None:
         # Such a row has no retrieval either, and without both the trained head decides alone: alpha = beta = 0.

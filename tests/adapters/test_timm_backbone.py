@@ -81,7 +81,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> tuple[TimmEncoder, EncoderSettings, int]:
     chosen, dim = FAMILIES[request.param]
-    chosen = replace(chosen, short_side=96, long_side=192)
+    chosen = replace(chosen, short_side=64, long_side=128)
     return make(chosen), chosen, dim
 
 
@@ -91,7 +91,7 @@ def test_maps_have_the_declared_dim_stride_and_extent(family: tuple[TimmEncoder,
     assert encoder.space.stride == chosen.stride
     images = [photo(70, 100), photo(100, 70), photo(40, 400), photo(3, 2)]
     for image, features in zip(images, encoder.encode_images(images), strict=True):
-        height, width = scaled_size(*image.shape[:2], 96, 192)
+        height, width = scaled_size(*image.shape[:2], 64, 128)
         assert features.values.shape[0] == dim
         assert features.extent == (height / chosen.stride, width / chosen.stride)
         assert features.values.shape[1] >= features.extent[0]

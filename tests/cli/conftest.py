@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +82,19 @@ def textured(colour: str, seed: int, height: int = 48, width: int = 64) -> npt.N
     """A colour with a little grain, so that no two photos are the same file."""
     grain = np.random.default_rng(seed).integers(-12, 13, (height, width, 3))
     return np.clip(np.array(COLOURS[colour]) + grain, 0, 255).astype(np.uint8)
+
+
+def save_bomb(path: Path) -> None:
+    """A PNG of a few bytes that says that it has 30,000 x 30,000 pixels."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"")),
+        (b"IEND", b""),
+    ]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
 
 
 def save_photos(folder: Path, colours: tuple[str, ...], count: int = 4, first: int = 0) -> Path:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from retclip.shards import Database, verify
-from tests.cli.conftest import save_photos, textured
+from tests.cli.conftest import save_bomb, save_photos, textured
 
 Run = Any
 
@@ -111,8 +111,7 @@ def bad_photos(tmp_path: Path) -> Path:
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:300])
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.png").write_text("no picture at all")
-    # A valid header of 30,000 x 30,000 pixels, without the pixels.
-    Image.new("1", (30_000, 30_000)).save(folder / "bomb.png")
+    save_bomb(folder / "bomb.png")
     return tmp_path / "bad"
 
 
@@ -133,10 +132,7 @@ def test_bad_pictures_are_named_and_the_others_are_stored(home: Path, bad_photos
     assert (rotated.image_height, rotated.image_width) == (64, 48)
 
 
-@pytest.mark.parametrize(
-    ("allowed", "code"),
-    [("0", 6), ("3", 6), ("4", 0), ("44%", 6), ("45%", 0), ("100%", 0), ("x", 3), ("-1", 3), ("nan", 3)],
-)
+@pytest.mark.parametrize(("allowed", "code"), [("3", 6), ("45%", 0), ("x", 3)])
 def test_max_failures_is_a_share_or_a_number(
     home: Path, bad_photos: Path, preset: Path, run: Run, allowed: str, code: int
 ) -> None:

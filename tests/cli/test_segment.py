@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from retclip.core.panoptic import rgb_to_ids
-from tests.cli.conftest import save_photos
+from tests.cli.conftest import save_bomb, save_photos
 
 Run = Any
 
@@ -122,7 +122,7 @@ def pictures(tmp_path: Path, street: Path) -> Path:
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:400])
     (folder / "text.png").write_text("no picture at all")
     (folder / "empty.jpg").write_bytes(b"")
-    Image.new("1", (30_000, 30_000)).save(folder / "bomb.png")
+    save_bomb(folder / "bomb.png")
     (folder / "notes.txt").write_text("not looked at")
     return folder
 
