@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; settings and databases are r
     import torch
 
     from retclip.core.vocabulary import Vocabulary
-    from retclip.ports.encoders import DenseEncoder
+    from retclip.ports.encoders import DenseEncoder, TextEncoder
     from retclip.ports.proposals import MaskProposer
     from retclip.query.pipeline import Models, RetrievalSegmenter, TrainedHead
     from retclip.segmenters.fcclip.encoder import FCCLIPEncoder
@@ -81,6 +81,13 @@ def make_encoder(settings: EncoderSettings, device: str) -> DenseEncoder:
     from retclip.adapters.timm_backbone import load_timm_encoder
 
     return load_timm_encoder(settings, weights, chosen)
+
+
+def make_text_tower(settings: EncoderSettings, device: str) -> TextEncoder | None:
+    """The text tower of a preset's encoder; None where it has none."""
+    if settings.library != "fcclip":
+        return None
+    return _fcclip_encoder(_load_fcclip(settings, device), settings)
 
 
 def _load_fcclip(settings: EncoderSettings, device: str) -> FCCLIPSegmenter:

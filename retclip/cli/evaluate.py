@@ -164,9 +164,8 @@ def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, 
     labels = match_labels(dataset.vocabulary, database.classes, None, preset.retrieval.label_match)
     listed = seen_list_of(dataset.name)
     trained = load_seen_classes(listed, dataset.vocabulary) if listed else frozenset[int]()
-    seen = tuple(column in trained for column in range(len(dataset.vocabulary)))
-    if head is not None:
-        seen = tuple(seen_classes(dataset.vocabulary, head.training_names))
+    own = seen_classes(dataset.vocabulary, head.training_names) if head is not None else None
+    seen = tuple(own or (column in trained for column in range(len(dataset.vocabulary))))
     settings = LabelSettings(labels, dataset.vocabulary, preset, seen, asked.oracles)
     opener = OpenObserved(store.folder, identity, database.path, database.version, settings)
     with asked.speech.progress("label and count", "pictures") as line:

@@ -105,6 +105,8 @@ def test_two_photos_train_a_network_that_builds_and_segments(root: Path, tmp_pat
                 "--db", "two", "--preset", "tiny.toml", "--device", "cpu", "--json")  # fmt: skip
     assert built.code == 0, built.err
     assert built.json["added"] > 5
+    found = run("db", "search", "two", "--text", "tree", "-k", 3, "--device", "cpu", "--json")
+    assert len(found.json) == 3, found.err
     photo = sorted((root / "train2017").iterdir())[0]
     done = run("segment", photo, "--db", "two", "--classes", "classes.txt", "--formats", "segments", "--device", "cpu")
     assert done.code == 0, done.err
