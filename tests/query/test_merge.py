@@ -107,7 +107,7 @@ def proposals(draw: st.DrawFn) -> tuple[MaskSet, Tensor, Tensor | None]:
 SETTINGS = st.builds(
     MergeSettings,
     rule=st.sampled_from(["argmax", "greedy"]),
-    score_threshold=st.sampled_from([0.0, 0.3]),
+    score_threshold=st.sampled_from([0.0, 0.5, 0.75]),
     overlap_threshold=st.sampled_from([0.0, 0.5, 0.8, 1.0]),
 )
 
