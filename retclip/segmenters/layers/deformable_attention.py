@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Size = tuple[int, int]
+QUERIES_AT_ONCE = 1024  # row numbers and shares of so many stay in the cache; all at once were measured half as fast
 
 
 def sample_values(value: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ def sample_values(value: Tensor, sizes: Sequence[Size], locations: Tensor, weigh
     Returns:
         (B, L, heads * dim).
     """
-    # The fused gather was measured 2-3 times faster than grid_sample on a CPU, but slower backwards.
+    # The fused gather was measured about twice as fast as grid_sample on a CPU, but slower backwards.
     if value.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting():
         return sample_values_by_gather(value, sizes, locations, weights)
     return sample_values_by_grid(value, sizes, locations, weights)
@@ -47,6 +48,11 @@ def sample_values_by_grid(value: Tensor, sizes: Sequence[Size], locations: Tenso
 
 def sample_values_by_gather(value: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
     """`sample_values` as one weighted bag of rows per query and head: no (L, points, dim) intermediate."""
+    chunks = zip(locations.split(QUERIES_AT_ONCE, dim=1), weights.split(QUERIES_AT_ONCE, dim=1), strict=True)
+    return torch.cat([_gather(value, sizes, *chunk) for chunk in chunks], dim=1)
+
+
+def _gather(value: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
     batch, total, heads, dim = value.shape
     length = locations.shape[1]
     rows, shares = [], []
