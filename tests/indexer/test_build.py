@@ -16,9 +16,9 @@ from PIL import Image
 from retclip.core.errors import FeatureSpaceMismatch
 from retclip.core.rle import decode_mask
 from retclip.core.vocabulary import Vocabulary
-from retclip.indexer.build import Progress, build, unfinished_jobs
+from retclip.indexer.build import Progress, build
 from retclip.indexer.plan import BuildRequest
-from retclip.shards import Database, verify
+from retclip.shards import Database, unfinished_jobs, verify
 from tests.fakes import COLOURS, ColourEncoder, StripeCorpus, build_stripes, strips
 
 STRIPES = 12
@@ -54,7 +54,7 @@ def test_every_region_is_stored_with_its_origin(tmp_path: Path, corpus: StripeCo
         assert (segment.split, segment.license, segment.attribution) == ("train", "CC0", "nobody")
         assert segment.image_uri == str(corpus.paths[number])
         assert segment.is_thing == (segment.label != "grey")
-    assert not list(unfinished_jobs(database))
+    assert not list(unfinished_jobs(database.path))
 
 
 def test_synonyms_are_kept_unless_they_name_another_class(tmp_path: Path, corpus: StripeCorpus) -> None:
@@ -132,7 +132,7 @@ def test_an_interrupted_build_goes_on_after_its_last_unit(
     with pytest.raises(error):
         build(database, request_of(corpus), ColourEncoder(), "build", stop)
     assert Database.open(database.path).version == 1
-    assert [units for _, units in unfinished_jobs(database)] == [after]
+    assert [units for _, units in unfinished_jobs(database.path)] == [after]
     assert verify(database.path, deep=True).ok
     encoder = ColourEncoder()
     report = build(Database.open(database.path), request_of(corpus), encoder, "build")
@@ -140,7 +140,7 @@ def test_an_interrupted_build_goes_on_after_its_last_unit(
     assert encoder.calls == 7 - min(7, 2 * after)
     assert report.added == STRIPES
     assert report.content_hash == expected.content_hash()
-    assert not list(unfinished_jobs(database))
+    assert not list(unfinished_jobs(database.path))
 
 
 @pytest.mark.parametrize("call", range(1, UNITS + 1))
@@ -167,14 +167,14 @@ def test_a_build_that_died_between_commit_and_cleaning_up_claims_nothing_twice(
 ) -> None:
     database = create(tmp_path / "a.retdb")
     with monkeypatch.context() as patch:
-        patch.setattr("retclip.shards.ledger.Ledger.remove", lambda self: (_ for _ in ()).throw(Stop()))
+        patch.setattr("retclip.shards.ledger.Ledger.forget", lambda self, keys: (_ for _ in ()).throw(Stop()))
         with pytest.raises(Stop):
             build(database, request_of(corpus), ColourEncoder(), "build")
     committed = Database.open(database.path)
     assert len(committed) == STRIPES
     report = build(committed, request_of(corpus), ColourEncoder(), "build")
     assert (report.added, report.known, report.version) == (0, STRIPES, committed.version)
-    assert not list(unfinished_jobs(committed))
+    assert not list(unfinished_jobs(committed.path))
 
 
 def test_a_unit_whose_pictures_changed_is_done_again(tmp_path: Path, corpus: StripeCorpus) -> None:
@@ -316,7 +316,7 @@ def test_another_encoder_is_refused_before_anything_is_read(tmp_path: Path, corp
     with pytest.raises(FeatureSpaceMismatch, match="fake/other"):
         build(database, request_of(corpus), ColourEncoder("fake/other"), "build")
     assert corpus.decoded == []
-    assert not list(unfinished_jobs(database))
+    assert not list(unfinished_jobs(database.path))
 
 
 def stored_vectors(database: Database) -> dict[tuple[int, str], np.ndarray]:
