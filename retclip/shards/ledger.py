@@ -115,17 +115,21 @@ class Ledger:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Keep other processes out of this job while the block runs. Raises DatabaseError E304 when one is in it."""
+        """Keep other processes out of this job while the block runs; a job without units is removed at its end.
+
+        Raises:
+            DatabaseError: E304 when another process is in it.
+        """
         name = self.folder.parent.parent.stem
         with held_lock(self.folder / "LOCK", f"This build of database '{name}' is running already.", "build"):
             yield
+            if not any(self.folder.glob("*" + _SUFFIX)):
+                durable.remove(self.folder)
 
     def forget(self, unit_keys: Iterable[str]) -> None:
-        """Remove finished units, and the job's folder when nothing else is left in it; call it inside `running`."""
+        """Remove finished units; call it inside `running`."""
         for key in unit_keys:
             durable.remove(self._path(key))
-        if not any(self.folder.glob("*" + _SUFFIX)):
-            durable.remove(self.folder)
 
     def _spills(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         for path in sorted(self.folder.glob("*" + _SUFFIX)):

@@ -339,3 +339,44 @@ def test_deleted_segments_come_back_only_when_they_are_built_again(tmp_path: Pat
     assert again.keys() == whole.keys()
     # A picture pooled for fewer regions may round its last bit differently.
     np.testing.assert_allclose(list(again.values()), [whole[key] for key in again], atol=1e-3)
+
+
+def test_a_short_run_leaves_the_units_of_a_longer_one(tmp_path: Path, corpus: StripeCorpus) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.done >= 6:
+            raise KeyboardInterrupt
+
+    database = create(tmp_path / "a.retdb")
+    with pytest.raises(KeyboardInterrupt):
+        build(database, request_of(corpus), ColourEncoder(), "build", stop)
+    build(database, replace(request_of(corpus), limit=2), ColourEncoder(), "build")
+    assert [units for _, units in unfinished_jobs(database.path)] == [2]
+    report = build(Database.open(database.path), request_of(corpus), ColourEncoder(), "build")
+    assert report.resumed_units == 2
+    assert report.content_hash == build_stripes(tmp_path / "b.retdb", corpus)[1].content_hash
+
+
+def test_a_class_keeps_its_kind_when_it_is_taught(tmp_path: Path) -> None:
+    first = StripeCorpus.write(tmp_path / "first", [["grey", "red"]])
+    database, _ = build_stripes(tmp_path / "a.retdb", first)
+
+    class Things(StripeCorpus):
+        def regions(self, image, size, kind):  # type: ignore[no-untyped-def]
+            return [replace(region, is_thing=True) for region in super().regions(image, size, kind)]
+
+    more = Things.write(tmp_path / "more", [["red", "grey"], ["grey"], ["grey", "blue"]])
+    build(database, request_of(more), ColourEncoder(), "add-classes")
+    kinds = {item.name: item.is_thing for item in Database.open(database.path).classes}
+    assert kinds == {"grey": False, "red": True, "blue": True}
+
+
+def test_regions_that_are_stored_under_another_class_are_named(tmp_path: Path, corpus: StripeCorpus) -> None:
+    database, _ = build_stripes(tmp_path / "a.retdb", corpus)
+    with database.write("relabel", "test") as transaction:
+        transaction.relabel_segments(
+            [s.segment_id for _, _, s in database.iter_segments() if s.label == "red"], "purple"
+        )
+        moved = transaction.commit()
+    report = build(moved, request_of(corpus), ColourEncoder(), "build")
+    assert report.added == 0
+    assert any("labelled 'red' are stored as 'purple'" in warning for warning in report.warnings)
