@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,12 @@ from retclip.shards import Database
 if TYPE_CHECKING:  # torch takes seconds to import; settings and databases are read without it
     import torch
 
-    from retclip.adapters.timm_backbone import TimmEncoder
     from retclip.core.vocabulary import Vocabulary
+    from retclip.ports.encoders import DenseEncoder, TextEncoder
     from retclip.ports.proposals import MaskProposer
-    from retclip.query.pipeline import RetrievalSegmenter
+    from retclip.query.pipeline import Models, RetrievalSegmenter, TrainedHead
+    from retclip.segmenters.fcclip.encoder import FCCLIPEncoder
+    from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter
 
 DEFAULT_PRESET = "cpu"
 
@@ -49,7 +52,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def find_weights(settings: EncoderSettings) -> Path | None:
-    """The weights file: as given, else by name in `RETCLIP_MODELS_DIR`; None for `hub`. Raises ModelError E201."""
+    """The weights file: as given, else by name in `RETCLIP_MODELS_DIR`; None for `hub`. Raises ModelError E201.
+
+    A file converted by `retclip models convert` stands for the one it was made from.
+    """
     if settings.weights == "hub":
         return None
     # os.path: Path.expanduser raises for a user that this machine does not have, as presets of others name them.
@@ -57,8 +63,9 @@ def find_weights(settings: EncoderSettings) -> Path | None:
     folder = os.environ.get("RETCLIP_MODELS_DIR")
     places: list[Path] = [given, *((Path(folder) / given, Path(folder) / given.name) if folder else ())]
     for place in places:
-        if place.is_file():
-            return place
+        for path in (place, place.with_suffix(".safetensors")):
+            if path.is_file():
+                return path
     raise ModelError(
         "E201",
         f"The weights '{settings.weights}' of '{settings.model}' are not on this machine.",
@@ -67,13 +74,72 @@ def find_weights(settings: EncoderSettings) -> Path | None:
     )
 
 
-def make_encoder(settings: EncoderSettings, device: str) -> TimmEncoder:
+def make_encoder(settings: EncoderSettings, device: str) -> DenseEncoder:
     """The image encoder of a preset, with its weights, on a device."""
+    if settings.library == "fcclip":
+        return _fcclip_encoder(_load_fcclip(settings, device), settings)
     weights = find_weights(settings)
     chosen = choose_device(device)
     from retclip.adapters.timm_backbone import load_timm_encoder
 
     return load_timm_encoder(settings, weights, chosen)
+
+
+def make_text_tower(settings: EncoderSettings, device: str) -> TextEncoder | None:
+    """The text tower of a preset's encoder; None where it has none."""
+    if settings.library != "fcclip":
+        return None
+    return _fcclip_encoder(_load_fcclip(settings, device), settings)
+
+
+def _load_fcclip(settings: EncoderSettings, device: str) -> FCCLIPSegmenter:
+    weights = find_weights(settings)
+    assert weights is not None  # settings refuse `hub` here
+    chosen = choose_device(device)
+    from retclip.segmenters.fcclip.checkpoint import load_fcclip
+    from retclip.segmenters.fcclip.preprocessing import Resolution
+    from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter, SegmenterSettings
+
+    resolution = Resolution(settings.short_side, settings.long_side)
+    model = load_fcclip(weights, settings.model, chosen)
+    return FCCLIPSegmenter(model, SegmenterSettings(training_names=frozenset(), resolution=resolution))
+
+
+def _fcclip_encoder(segmenter: FCCLIPSegmenter, settings: EncoderSettings) -> FCCLIPEncoder:
+    from retclip.segmenters.fcclip.encoder import FCCLIPEncoder
+    from retclip.segmenters.fcclip.variants import variant_named
+
+    return FCCLIPEncoder(segmenter, settings.model, variant_named(settings.model).text)
+
+
+def make_models(preset: Preset, proposer: MaskProposer | None, device: str) -> Models:
+    """The networks of a preset; `proposer` takes the place of the preset's own."""
+    from retclip.query.pipeline import Models
+
+    if preset.encoder.library != "fcclip":
+        return Models(make_encoder(preset.encoder, device), proposer or make_proposer(preset.proposals, None))
+    segmenter = _load_fcclip(preset.encoder, device)
+    encoder = _fcclip_encoder(segmenter, preset.encoder)
+    if proposer is not None or preset.proposals.kind != "fcclip":
+        return Models(encoder, proposer or make_proposer(preset.proposals, None), encoder)
+    from retclip.segmenters.fcclip.proposer import FCCLIPProposer
+
+    return Models(encoder, FCCLIPProposer(segmenter), encoder, trained_head(preset))
+
+
+def trained_head(preset: Preset) -> TrainedHead | None:
+    """The classifier of the preset's proposer; None for proposers without one."""
+    if preset.proposals.kind != "fcclip":
+        return None
+    from retclip.query.pipeline import TrainedHead
+    from retclip.vocabularies import load_vocabulary
+
+    weights = find_weights(preset.encoder)
+    assert weights is not None  # settings refuse `hub` here
+    classes = load_vocabulary(preset.proposals.training_classes)
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return TrainedHead(frozenset(name for category in classes for name in category.names), digest)
 
 
 def make_proposer(settings: ProposalSettings, masks: Path | None) -> MaskProposer:
@@ -99,10 +165,9 @@ def make_segmenter(
 ) -> RetrievalSegmenter:
     """A segmenter over one database version; without a vocabulary it asks for every stored class."""
     from retclip.query.matching import vocabulary_of
-    from retclip.query.pipeline import Models, RetrievalSegmenter
+    from retclip.query.pipeline import RetrievalSegmenter
 
-    proposer = make_proposer(preset.proposals, masks)
-    models = Models(make_encoder(preset.encoder, device), proposer)
+    models = make_models(preset, None if masks is None else make_proposer(preset.proposals, masks), device)
     if vocabulary is None:
         if not database.classes:
             raise EmptyDatabase(database.name, database.version)

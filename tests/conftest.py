@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.goldens import Goldens, goldens_folder
+
 # The same examples on every run and machine, and no example fails because a machine was busy.
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
@@ -39,6 +41,6 @@ def photos(test_data: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def goldens() -> Path:
-    """Numbers computed by official implementations."""
-    return _data_folder("RETCLIP_GOLDENS", "goldens")
+def goldens() -> Goldens:
+    """Numbers computed by official implementations of FC-CLIP and of the metrics."""
+    return Goldens(goldens_folder() / "fcclip")

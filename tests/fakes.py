@@ -25,6 +25,7 @@ from retclip.indexer.plan import BuildRequest
 from retclip.indexer.report import RunReport
 from retclip.ports.corpora import CorpusClass, CorpusImage, ImageLabel, Region, RegionKind
 from retclip.ports.encoders import DenseFeatures
+from retclip.ports.proposals import Proposals
 from retclip.shards import Database
 
 STRIDE = 4
@@ -64,7 +65,10 @@ class ColourEncoder:
         constant = torch.full((1, *cells.shape[1:]), 0.1)
         return DenseFeatures(torch.cat([cells, constant]), (height / STRIDE, width / STRIDE))
 
-    def project(self, pooled: Tensor) -> Tensor:
+    def embed(self, features: DenseFeatures, masks: Tensor) -> Tensor:
+        return self.spread(features.pooled(masks))
+
+    def spread(self, pooled: Tensor) -> Tensor:
         return torch.cat([pooled, pooled[:, :1] - pooled[:, 1:2], pooled[:, 1:2] - pooled[:, 2:3]], dim=1)
 
 
@@ -91,7 +95,7 @@ class ColourTexts:
             seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
             return torch.randn(1, self.space.dim, generator=torch.Generator().manual_seed(seed))
         patch = np.full((STRIDE, STRIDE, 3), colour, np.uint8)
-        return self._encoder.project(self._encoder.encode_images([patch])[0].values.flatten(1).T)
+        return self._encoder.spread(self._encoder.encode_images([patch])[0].values.flatten(1).T)
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,8 @@ class StripProposer:
 
     count: int
 
-    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[MaskSet]:
-        return [MaskSet(strips(picture.size, self.count), picture.size, "strips") for picture in pictures]
+    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[Proposals]:
+        return [Proposals(MaskSet(strips(p.size, self.count), p.size, "strips")) for p in pictures]
 
 
 def strips(size: tuple[int, int], count: int) -> Tensor:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from retclip.adapters.region_hierarchy import RegionHierarchy
-from retclip.assembly import DEFAULT_PRESET, choose_device, choose_preset, find_weights, make_proposer
+from retclip.assembly import (
+    DEFAULT_PRESET,
+    choose_device,
+    choose_preset,
+    find_weights,
+    make_encoder,
+    make_models,
+    make_proposer,
+    make_text_tower,
+)
 from retclip.core.errors import InputError, ModelError
 from retclip.presets import EncoderSettings, Preset, ProposalSettings, load_preset, preset_to_mapping
 from retclip.query.given_masks import GivenMasks
+from retclip.segmenters.fcclip.proposer import FCCLIPProposer
+from retclip.segmenters.fcclip.variants import build_fcclip
 from retclip.shards import Database
 from tests.fakes import ColourEncoder
 
@@ -71,3 +85,37 @@ def test_proposers(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         make_proposer(ProposalSettings(kind="given"), None)
     assert caught.value.code == "E150"
+
+
+@pytest.fixture(scope="module")
+def fcclip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    torch.manual_seed(0)
+    save_file({key: value.contiguous() for key, value in build_fcclip("tiny").state_dict().items()}, path)
+    return path
+
+
+def test_one_fcclip_is_encoder_text_tower_and_proposer(fcclip_file: Path) -> None:
+    encoder = EncoderSettings("fcclip", "tiny", str(fcclip_file))
+    preset = Preset("x", encoder, proposals=ProposalSettings("fcclip", training_classes="cat, dog"))
+    models = make_models(preset, None, "cpu")
+    assert models.encoder is models.text
+    assert isinstance(models.proposer, FCCLIPProposer)
+    assert models.head is not None
+    assert models.head.training_names == {"cat", "dog"}
+    assert models.head.weights_sha256 == hashlib.sha256(fcclip_file.read_bytes()).hexdigest()
+    assert make_encoder(encoder, "cpu").space == models.encoder.space
+    tower = make_text_tower(encoder, "cpu")
+    assert tower is not None
+    assert tower.space == models.encoder.space
+    assert make_text_tower(EncoderSettings(), "cpu") is None
+
+
+def test_other_proposals_have_no_trained_head(fcclip_file: Path) -> None:
+    preset = Preset("x", EncoderSettings("fcclip", "tiny", str(fcclip_file)), proposals=ProposalSettings("fcclip"))
+    given = RegionHierarchy(ProposalSettings())
+    models = make_models(preset, given, "cpu")
+    assert (models.proposer, models.head, models.text) == (given, None, models.encoder)
+    regions = make_models(replace(preset, proposals=ProposalSettings("regions")), None, "cpu")
+    assert isinstance(regions.proposer, RegionHierarchy)
+    assert regions.head is None

@@ -17,6 +17,7 @@ from skimage.segmentation import felzenszwalb
 from retclip.core.images import Picture
 from retclip.core.masks import MaskSet
 from retclip.core.vocabulary import Vocabulary
+from retclip.ports.proposals import Proposals
 from retclip.presets import ProposalSettings
 
 # Graph building is linear in pixels and colour edges survive scaling: 320 px keeps the time per photo below a second.
@@ -30,9 +31,9 @@ class RegionHierarchy:
     def __init__(self, settings: ProposalSettings) -> None:
         self._settings = settings
 
-    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[MaskSet]:
-        """One MaskSet per picture, largest region first; the vocabulary plays no part."""
-        return [self._regions(picture) for picture in pictures]
+    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[Proposals]:
+        """Masks per picture, largest region first; the vocabulary plays no part."""
+        return [Proposals(self._regions(picture)) for picture in pictures]
 
     def _regions(self, picture: Picture) -> MaskSet:
         height, width = picture.size

@@ -22,10 +22,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from retclip.adapters.weights import first_line, load_strictly, read_weights, tensors_sha256
 from retclip.core.errors import InputError, ModelError
 from retclip.core.identity import FeatureSpace
 from retclip.core.pooling import COVERAGE_MEAN
+from retclip.core.weights import first_line, load_strictly, read_weights, tensors_sha256
 from retclip.ports.encoders import DenseFeatures
 from retclip.presets import EncoderSettings
 
@@ -86,9 +86,9 @@ class TimmEncoder:
                 results[index] = DenseFeatures(values, (height / self._settings.stride, width / self._settings.stride))
         return [results[index] for index in range(len(images))]
 
-    def project(self, pooled: Tensor) -> Tensor:
-        """Pooled (N, C) -> keys (N, C): every layer's part at unit length."""
-        parts = torch.split(pooled.float(), self._widths, dim=1)
+    def embed(self, features: DenseFeatures, masks: Tensor) -> Tensor:
+        """Masks (N, H, W) -> keys (N, C): coverage means, every layer's part at unit length."""
+        parts = torch.split(features.pooled(masks).float(), self._widths, dim=1)
         return torch.cat([nn.functional.normalize(part, dim=1) for part in parts], dim=1)
 
     def _prepare(self, image: npt.NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:

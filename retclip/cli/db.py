@@ -10,7 +10,7 @@ import typer
 
 from retclip.cli.console import Speech, make_table
 from retclip.cli.options import DeviceOption, JsonOption, NameArgument
-from retclip.core.errors import DatabaseError, EmptyDatabase, InputError, ModelError
+from retclip.core.errors import DatabaseError, EmptyDatabase, InputError
 
 if TYPE_CHECKING:
     from retclip.shards import Database, StoredClass
@@ -190,25 +190,25 @@ def search(
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Nearest stored segments of a picture or a region of it."""
-    from retclip.cli.region import region_key
+    """Nearest stored segments of a picture, of a region of it, or of words."""
+    from retclip.cli.region import region_key, text_key
     from retclip.shards import open_database
 
     database = open_database(name)
-    if text is not None:
-        raise ModelError(
-            "E209",
-            f"Encoder {database.space.encoder} cannot read text.",
-            why="It has no text tower.",
-            fix="Ask with --image.",
-        )
-    if image is None:
-        raise InputError(
-            "E120", "Nothing to ask with.", why="Expected --image.", fix=f"retclip db search {name} --image photo.jpg"
-        )
     if not database.classes:
         raise EmptyDatabase(database.name, database.version)
-    neighbors = database.search(region_key(database, image, box, mask, device), k)
+    if text is not None and image is None:
+        key = text_key(database, text, device)
+    elif image is not None and text is None:
+        key = region_key(database, image, box, mask, device)
+    else:
+        raise InputError(
+            "E120",
+            "Nothing to ask with." if image is None else "Two things to ask with.",
+            why="Expected one of --image and --text.",
+            fix=f"retclip db search {name} --image photo.jpg",
+        )
+    neighbors = database.search(key, k)
     places = [(int(s), int(r)) for s, r in zip(neighbors.shard[0], neighbors.row[0], strict=True) if s >= 0]
     found = database.segments(places)
     hits = [

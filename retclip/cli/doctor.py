@@ -17,7 +17,18 @@ from retclip.cli.options import JsonOption
 from retclip.core.errors import ModelError, RetclipError
 
 EPILOG = "Example: retclip doctor --db coco --models benchmarks/photo/preset.toml"
-_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "pycocotools", "pyarrow", "lmdb")
+_LIBRARIES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "open_clip_torch",
+    "numpy",
+    "pillow",
+    "scikit-image",
+    "pycocotools",
+    "pyarrow",
+    "lmdb",
+)
 _LOW_DISK_GB = 5
 
 

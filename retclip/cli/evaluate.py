@@ -144,6 +144,8 @@ def _score_foreign(dataset: EvaluationSet, folder: Path, asked: Asked) -> Ready:
 
 
 def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, asked: Asked) -> Ready:
+    from retclip.assembly import trained_head
+    from retclip.core.vocabulary import seen_classes
     from retclip.evaluation.datasets import load_seen_classes, seen_list_of
     from retclip.evaluation.labelling import LabelSettings
     from retclip.evaluation.leakage import refuse
@@ -151,7 +153,10 @@ def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, 
     from retclip.query.matching import match_labels
 
     preset, given = _with_proposals(preset, asked)
+    head = None if given else trained_head(preset)
     identity = observation_identity(dataset, database, preset, given)
+    if head is not None:
+        identity = {**identity, "head": head.weights_sha256}
     store = _observe(dataset, database, preset, asked, identity)
     leaks = find_leaks(dataset, store, database)
     if not asked.allow_leak:
@@ -159,12 +164,13 @@ def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, 
     labels = match_labels(dataset.vocabulary, database.classes, None, preset.retrieval.label_match)
     listed = seen_list_of(dataset.name)
     trained = load_seen_classes(listed, dataset.vocabulary) if listed else frozenset[int]()
-    seen = tuple(column in trained for column in range(len(dataset.vocabulary)))
+    own = seen_classes(dataset.vocabulary, head.training_names) if head is not None else None
+    seen = tuple(own or (column in trained for column in range(len(dataset.vocabulary))))
     settings = LabelSettings(labels, dataset.vocabulary, preset, seen, asked.oracles)
     opener = OpenObserved(store.folder, identity, database.path, database.version, settings)
     with asked.speech.progress("label and count", "pictures") as line:
         tally = score(dataset, opener, asked.workers, line.update)
-    return Ready(opener(), tally, tuple(leaks), frozenset(labels.column.values()), False)
+    return Ready(opener(), tally, tuple(leaks), frozenset(labels.column.values()), head is not None)
 
 
 def _with_proposals(preset: Preset, asked: Asked) -> tuple[Preset, bool]:
@@ -184,15 +190,14 @@ def _observe(
     dataset: EvaluationSet, database: Database, preset: Preset, asked: Asked, identity: Mapping[str, Any]
 ) -> ObservationStore:
     """What the networks say of every picture; they are made only for pictures that were not observed before."""
-    from retclip.assembly import make_encoder, make_proposer
+    from retclip.assembly import make_models
     from retclip.evaluation.observations import ObservationStore
     from retclip.evaluation.oracles import TrueMasks
     from retclip.evaluation.session import observe_all
-    from retclip.query.pipeline import Models, RetrievalSegmenter
+    from retclip.query.pipeline import RetrievalSegmenter
 
     def observer() -> RetrievalSegmenter:
-        proposer = TrueMasks(dataset) if asked.given else make_proposer(preset.proposals, None)
-        models = Models(make_encoder(preset.encoder, asked.device), proposer)
+        models = make_models(preset, TrueMasks(dataset) if asked.given else None, asked.device)
         return RetrievalSegmenter(models, database, dataset.vocabulary, preset)
 
     store = ObservationStore(asked.out / ("observations-given" if asked.given else "observations"), identity)

@@ -1,4 +1,4 @@
-"""A region of a picture, named on the command line, as a key vector."""
+"""What a user asks with on the command line, a region of a picture or words, as a key vector."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from retclip.assembly import choose_preset, make_encoder
-from retclip.core.errors import FeatureSpaceMismatch, InputError
+from retclip.assembly import choose_preset, make_encoder, make_text_tower
+from retclip.core.errors import FeatureSpaceMismatch, InputError, ModelError
+from retclip.core.identity import FeatureSpace
 from retclip.core.images import read_annotation, read_picture
 from retclip.ports.encoders import embed_regions
 from retclip.shards import Database
@@ -22,12 +23,30 @@ def region_key(
     picture = read_picture(image)
     region = _region(picture.size, box, mask)
     encoder = make_encoder(choose_preset(None, database).encoder, device)
-    if encoder.space != database.space:
-        raise FeatureSpaceMismatch(
-            database.name, database.space.encoder, encoder.space.encoder, database.space.differences(encoder.space)
-        )
+    _require_space(database, encoder.space)
     features = encoder.encode_images([picture.pixels])[0]
     return embed_regions(encoder, features, torch.from_numpy(region)[None]).cpu().numpy()
+
+
+def text_key(database: Database, words: str, device: str) -> npt.NDArray[np.float32]:
+    """(1, D) unit vector of words, by the text tower of the database's own preset; ModelError E209 without one."""
+    tower = make_text_tower(choose_preset(None, database).encoder, device)
+    if tower is None:
+        raise ModelError(
+            "E209",
+            f"Encoder {database.space.encoder} cannot read text.",
+            why="It has no text tower.",
+            fix="Ask with --image.",
+        )
+    _require_space(database, tower.space)
+    return tower.encode_names([words]).cpu().numpy()
+
+
+def _require_space(database: Database, space: FeatureSpace) -> None:
+    if space != database.space:
+        raise FeatureSpaceMismatch(
+            database.name, database.space.encoder, space.encoder, database.space.differences(space)
+        )
 
 
 def _region(size: tuple[int, int], box: str | None, mask: Path | None) -> npt.NDArray[np.bool_]:

@@ -84,3 +84,9 @@ class Vocabulary:
     def from_names(cls, name: str, names: Iterable[str]) -> Vocabulary:
         """A vocabulary of things with one name each, ids counted from 0."""
         return cls(name, tuple(Category(index, (text,)) for index, text in enumerate(names)))
+
+
+def seen_classes(vocabulary: Vocabulary, training_names: Iterable[str]) -> list[bool]:
+    """Per class, whether one of its names is, letter by letter, one that a head was trained with (FC-CLIP's rule)."""
+    known = frozenset(training_names)
+    return [not known.isdisjoint(category.names) for category in vocabulary]

@@ -48,9 +48,7 @@ class HeldOut:
     def rows(self, chosen: npt.NDArray[np.bool_]) -> HeldOut:
         """The segments marked in `chosen` (N,) bool."""
         tensor = torch.from_numpy(chosen)
-        own = self.observation
-        tables = (None if table is None else table[tensor] for table in (own.clip, own.in_vocab, own.void))
-        observation = Observation(own.keys[tensor], *tables)
+        observation = self.observation.select(tensor)
         return HeldOut(observation, self.column[chosen], self.image[chosen], self.area[chosen], self.digests)
 
     def image_chunks(self, most_rows: int) -> list[npt.NDArray[np.bool_]]:
@@ -113,7 +111,7 @@ def _joined(parts: list[Observation]) -> Observation:
     first = parts[0]
     tables = {
         name: None if getattr(first, name) is None else torch.cat([getattr(part, name) for part in parts])
-        for name in ("clip", "in_vocab", "void")
+        for name in ("clip", "in_vocab", "void", "valid")
     }
     return Observation(torch.cat([part.keys for part in parts]), **tables)
 

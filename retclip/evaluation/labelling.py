@@ -53,7 +53,7 @@ class Labeller:
         masks, observation = image.masks, image.observation
         if "selection" in self._oracles:
             rows = best_proposals(masks, truth)
-            masks, observation = masks.select(rows), select_rows(observation, rows)
+            masks, observation = masks.select(rows), observation.select(rows)
         scores, void = self.scores(observation, truth)
         if "labels" in self._oracles:
             scores = true_labels(masks, scores, truth)
@@ -86,9 +86,3 @@ class Labeller:
             instances=thing_instances(masks, scores, self._vocabulary, self._preset.merge.max_instances),
             origin=origin,
         )
-
-
-def select_rows(observation: Observation, rows: Tensor) -> Observation:
-    """The proposals at `rows` (n,)."""
-    tables = (observation.clip, observation.in_vocab, observation.void)
-    return Observation(observation.keys[rows], *(None if table is None else table[rows] for table in tables))

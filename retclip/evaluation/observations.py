@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from retclip.core.errors import InputError, require
-from retclip.core.masks import MaskSet
+from retclip.core.masks import Frame, MaskSet
 from retclip.core.panoptic import ids_to_rgb, rgb_to_ids
 from retclip.evaluation.atoms import Atoms, split_into_atoms
 from retclip.query.scoring import Observation
 from retclip.reports.files import prepare_folder, write_bytes, write_json
 
-_TABLES = ("clip", "in_vocab", "void")
+_TABLES = ("clip", "in_vocab", "void", "valid")
 _NOTES = {"sha256", "origin", "height", "width"}
 
 
@@ -76,6 +76,8 @@ class ObservationStore:
             arrays["logits"] = image.masks.masks.cpu().numpy().astype(np.float16)
         height, width = image.masks.image_size
         notes = {"sha256": image.sha256, "origin": image.masks.origin, "height": str(height), "width": str(width)}
+        if image.masks.frame is not None:
+            notes["frame"] = json.dumps([image.masks.frame.padded, image.masks.frame.content])
         write_bytes(self._path(image_id), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=notes))
 
     def load(self, image_id: str) -> ObservedImage:
@@ -88,7 +90,7 @@ class ObservationStore:
             masks = torch.from_numpy(arrays["logits"]).float()
         else:
             masks = torch.from_numpy(_atoms(arrays).masks())
-        return ObservedImage(notes["sha256"], MaskSet(masks, size, notes["origin"]), observation)
+        return ObservedImage(notes["sha256"], MaskSet(masks, size, notes["origin"], _frame(notes, size)), observation)
 
     def load_keys(self, image_id: str) -> tuple[str, npt.NDArray[np.float32]]:
         """Digest of the picture's file and the keys (N, D) of its proposals."""
@@ -115,6 +117,13 @@ class ObservationStore:
         safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in image_id)[:80]
         digest = hashlib.sha256(image_id.encode("utf-8", errors="surrogatepass")).hexdigest()[:8]
         return self.folder / f"{safe}-{digest}.safetensors"
+
+
+def _frame(notes: Mapping[str, str], size: tuple[int, int]) -> Frame | None:
+    if "frame" not in notes:
+        return None
+    padded, content = json.loads(notes["frame"])
+    return Frame((padded[0], padded[1]), (content[0], content[1]), size)
 
 
 def _check_identity(path: Path, identity: Mapping[str, Any]) -> None:

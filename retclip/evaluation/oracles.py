@@ -15,6 +15,7 @@ from retclip.core.images import Picture
 from retclip.core.masks import MaskSet
 from retclip.core.vocabulary import Vocabulary
 from retclip.evaluation.truth import UNLABELLED, EvaluationSet, TruthMap
+from retclip.ports.proposals import Proposals
 from retclip.query.matching import LabelMap
 from retclip.query.scoring import Observation
 
@@ -39,9 +40,9 @@ class TrueMasks:
         self._dataset = dataset
         self._images = {str(image.path): image for image in dataset.images}
 
-    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[MaskSet]:
-        """One MaskSet per picture, in the order the annotation lists its segments."""
-        return [self._masks(picture) for picture in pictures]
+    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[Proposals]:
+        """Masks per picture, in the order the annotation lists its segments."""
+        return [Proposals(self._masks(picture)) for picture in pictures]
 
     def _masks(self, picture: Picture) -> MaskSet:
         truth = self._dataset.truth(self._images[picture.name])

@@ -39,6 +39,11 @@ class DenseFeatures:
             self.extent,
         )
 
+    def pooled(self, masks: Tensor) -> Tensor:
+        """Mean features under masks (N, H, W), bool or [0, 1], at any resolution of the image, by coverage: (N, C)."""
+        grid = (self.values.shape[1], self.values.shape[2])
+        return pool(self.values, mask_coverage(masks.to(self.values.device), grid, self.extent))
+
 
 class DenseEncoder(Protocol):
     """An image encoder with a spatial feature map; it need not have a text tower."""
@@ -52,8 +57,8 @@ class DenseEncoder(Protocol):
         """RGB images (H, W, 3) of any sizes -> one feature map each."""
         ...
 
-    def project(self, pooled: Tensor) -> Tensor:
-        """Pooled features (N, C) -> key vectors (N, D), not yet normalised."""
+    def embed(self, features: DenseFeatures, masks: Tensor) -> Tensor:
+        """Pool features under masks (N, H, W) bool, at any resolution of the image -> (N, D), not normalised."""
         ...
 
 
@@ -76,12 +81,15 @@ class TextEncoder(Protocol):
 
 
 def embed_regions(encoder: DenseEncoder, features: DenseFeatures, masks: Tensor) -> Tensor:
-    """Unit key vectors of regions: masks (N, H, W) bool or [0, 1] at image size -> (N, D) float32.
+    """Unit key vectors of regions: masks (N, H, W) bool, at any resolution of the image -> (N, D) float32.
 
     The one place where masks meet features, shared by building and asking, so that both sides pool alike. A region
     without usable features (all zero, or not finite) has the zero vector.
     """
-    values = features.values
-    coverage = mask_coverage(masks.to(values.device), (values.shape[1], values.shape[2]), features.extent)
-    keys = torch.nn.functional.normalize(encoder.project(pool(values, coverage)).float(), dim=1)
+    return unit_keys(encoder.embed(features, masks))
+
+
+def unit_keys(embedded: Tensor) -> Tensor:
+    """Embedded regions (N, D) -> unit vectors, float32; a row that is zero or not finite becomes the zero vector."""
+    keys = torch.nn.functional.normalize(embedded.float(), dim=1)
     return torch.where(keys.isfinite().all(dim=1, keepdim=True), keys, 0.0)

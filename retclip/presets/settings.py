@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Literal
 
 from retclip.core.errors import require
@@ -17,19 +17,23 @@ class EncoderSettings:
     """Which network turns an image into features, and at which size.
 
     Attributes:
-        library: `timm`.
-        model: architecture name in that library.
+        library: `timm`, or `fcclip` for the frozen CLIP inside an FC-CLIP, which brings a text tower.
+        model: architecture name in that library; for `fcclip` a variant.
         weights: a file (absolute, beside the preset, or in `RETCLIP_MODELS_DIR`) or `hub` for the library's own.
+        license: of the weights, as their authors state it.
         layers: names of the modules whose outputs are concatenated, shallow to deep; empty = the last feature map.
         stride: input pixels per feature cell after concatenation.
         short_side, long_side: image size in pixels (FC-CLIP: 800 / 1333).
         mean, std: RGB normalisation on the 0..1 scale.
         model_args: passed to the library's constructor.
+
+    With `fcclip` the network itself decides layers, stride, mean and std.
     """
 
-    library: Literal["timm"] = "timm"
+    library: Literal["timm", "fcclip"] = "timm"
     model: str = "mobilenetv2_100"
     weights: str = "hub"
+    license: str = ""
     layers: tuple[str, ...] = ()
     stride: int = 32
     short_side: int = 480
@@ -44,6 +48,13 @@ class EncoderSettings:
             0 < self.short_side <= self.long_side, "encoder.short_side", "0 < short_side <= long_side", self.short_side
         )
         require(len(self.mean) == len(self.std) == 3 and min(self.std) > 0, "encoder.std", "three values > 0", self.std)
+        if self.library == "fcclip":
+            require(self.weights != "hub", "encoder.weights", "a file: FC-CLIP's weights are on no hub", self.weights)
+            for field_ in fields(self):
+                own = field_.name not in ("layers", "stride", "mean", "std", "model_args")
+                value = getattr(self, field_.name)
+                default = field_.default if field_.default is not MISSING else {}
+                require(own or value == default, f"encoder.{field_.name}", "left out with fcclip", value)
 
 
 @dataclass(frozen=True)
@@ -76,13 +87,16 @@ class ProposalSettings:
     """Where mask proposals come from.
 
     Attributes:
-        kind: `regions` (graph-based hierarchy, no weights) or `given` (masks from files).
+        kind: `regions` (graph-based hierarchy, no weights), `given` (masks from files) or `fcclip` (the heads of the
+            encoder's FC-CLIP, with their own scores).
+        training_classes: class list (as for --classes) of those heads; a class that shares a name with it is seen.
         scales: observation scales of the graph-based segmentation, larger = fewer, larger regions.
         min_share: regions below this share of the image are dropped.
         max_regions: at most so many proposals per image, largest first.
     """
 
-    kind: Literal["regions", "given"] = "regions"
+    kind: Literal["regions", "given", "fcclip"] = "regions"
+    training_classes: str = "@coco133"
     scales: tuple[float, ...] = (100.0, 300.0, 900.0)
     min_share: float = 0.002
     max_regions: int = 150
@@ -139,6 +153,7 @@ class FusionSettings:
         gamma_by_class: a class without exemplars keeps its whole CLIP score instead of (1 - gamma) of it.
         reliability: (intercept, slope) of the chance that the nearest neighbour is right, by its distance; gamma is
             multiplied by it. Empty = gamma as it is. `retclip tune` fits it on the database.
+        only_valid_masks: ignore CLIP for masks that cover no cell of the feature map (FC-CLIP's ResNet releases).
         void: the head's own void probability, or `corrected` by the confidence of CLIP and retrieval.
     """
 
@@ -148,6 +163,7 @@ class FusionSettings:
     gamma: float = 0.3
     gamma_by_class: bool = False
     reliability: tuple[float, ...] = ()
+    only_valid_masks: bool = False
     void: Literal["head", "corrected"] = "head"
 
     def __post_init__(self) -> None:
@@ -193,3 +209,12 @@ class Preset:
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
     fusion: FusionSettings = field(default_factory=FusionSettings)
     merge: MergeSettings = field(default_factory=MergeSettings)
+
+    def __post_init__(self) -> None:
+        shared = self.proposals.kind != "fcclip" or self.encoder.library == "fcclip"
+        require(
+            shared,
+            "proposals.kind",
+            "fcclip only with encoder.library fcclip: one network is both",
+            self.proposals.kind,
+        )

@@ -13,6 +13,7 @@ from retclip.core.images import Picture, read_annotation
 from retclip.core.masks import MaskSet
 from retclip.core.panoptic import rgb_to_ids
 from retclip.core.vocabulary import Vocabulary
+from retclip.ports.proposals import Proposals
 
 # A dense mask per value: a photo taken for a label image would ask for tens of gigabytes.
 MOST_MASKS = 2_000
@@ -31,9 +32,9 @@ class GivenMasks:
             )
         self._folder = folder
 
-    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[MaskSet]:
-        """One MaskSet per picture, in ascending order of ids. Raises InputError for a missing or misfitting file."""
-        return [self._read(picture) for picture in pictures]
+    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[Proposals]:
+        """Masks per picture, in ascending order of ids. Raises InputError for a missing or misfitting file."""
+        return [Proposals(self._read(picture)) for picture in pictures]
 
     def _read(self, picture: Picture) -> MaskSet:
         path = self._folder / f"{Path(picture.name).stem}.png"

@@ -18,10 +18,10 @@ from retclip.core.images import Picture
 from retclip.core.masks import MaskSet
 from retclip.core.results import SegmentationResult
 from retclip.core.segments import Neighbors
-from retclip.core.vocabulary import Vocabulary
+from retclip.core.vocabulary import Vocabulary, seen_classes
 from retclip.ports.encoders import DenseEncoder, TextEncoder, embed_regions
 from retclip.ports.neighbors import NeighborIndex
-from retclip.ports.proposals import MaskProposer
+from retclip.ports.proposals import MaskProposer, Proposals
 from retclip.presets import Preset
 from retclip.query.matching import LabelMap, match_labels, with_stored_kinds
 from retclip.query.merge import merge_panoptic, semantic_map, thing_instances
@@ -31,12 +31,27 @@ from retclip.query.similarity import TextSimilarity
 
 
 @dataclass(frozen=True)
+class TrainedHead:
+    """What gives in-vocabulary scores: every class name it was trained with, and the digest of its weights file."""
+
+    training_names: frozenset[str]
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
 class Models:
-    """The networks of a segmenter: an image encoder, a proposer, and a text tower where the encoder has one."""
+    """The networks of a segmenter.
+
+    Attributes:
+        encoder, proposer: where keys and regions come from.
+        text: the encoder's text tower, None where it has none.
+        head: the proposer's own classifier, None where it has none.
+    """
 
     encoder: DenseEncoder
     proposer: MaskProposer
     text: TextEncoder | None = None
+    head: TrainedHead | None = None
 
 
 class RetrievalSegmenter:
@@ -64,6 +79,7 @@ class RetrievalSegmenter:
         self._index = index
         self._preset = preset
         self._similarity = TextSimilarity(models.text) if models.text is not None else None
+        self.seen = seen_classes(vocabulary, models.head.training_names if models.head else ())
         self.labels: LabelMap = match_labels(vocabulary, index.classes, models.text, preset.retrieval.label_match)
         self.vocabulary = with_stored_kinds(vocabulary, index.classes, self.labels)
         if not self.labels.column and models.text is None:
@@ -81,7 +97,10 @@ class RetrievalSegmenter:
         notes = []
         if self._models.text is None:
             notes.append("The encoder has no text tower: labels come from retrieval alone (gamma is 1).")
-        notes.append("No in-vocabulary head in this preset: alpha and beta play no part.")
+        if self._models.head is not None:
+            notes.append(f"{sum(self.seen)} of {len(self.seen)} asked classes were seen in training: alpha, else beta.")
+        else:
+            notes.append("No in-vocabulary head in this preset: alpha and beta play no part.")
         missing = [match.requested for match in self.labels.matches if match.method == "none"]
         if missing:
             shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
@@ -96,31 +115,47 @@ class RetrievalSegmenter:
         """Segment pictures, one encoder pass each."""
         start = time.perf_counter()
         proposals = self._models.proposer.propose(pictures, self.vocabulary)
-        features = self._models.encoder.encode_images([picture.pixels for picture in pictures])
+        observations = self._observe(pictures, proposals)
         shared = (time.perf_counter() - start) / max(1, len(pictures))
         results = []
-        for picture, masks, dense in zip(pictures, proposals, features, strict=True):
+        for picture, found, observation in zip(pictures, proposals, observations, strict=True):
             began = time.perf_counter()
-            keys = embed_regions(self._models.encoder, dense, masks.for_pooling())
-            results.append(self._result(picture, masks, self.score(keys), began - shared))
+            results.append(self._result(picture, found.masks, self.weigh(observation), began - shared))
         return results
 
     def observe(self, picture: Picture) -> tuple[MaskSet, Observation]:
         """Proposals of a picture and what the networks say of them; the database is not asked."""
-        (masks,) = self._models.proposer.propose([picture], self.vocabulary)
-        (dense,) = self._models.encoder.encode_images([picture.pixels])
-        return masks, self._observation(embed_regions(self._models.encoder, dense, masks.for_pooling()))
+        proposals = self._models.proposer.propose([picture], self.vocabulary)
+        return proposals[0].masks, self._observe([picture], proposals)[0]
 
     def score(self, keys: Tensor) -> Evidence:
         """Ask the database and the text tower about unit key vectors (N, D) of one image."""
-        observation = self._observation(keys)
-        neighbors = find_neighbors(self._index, self.labels, keys, self._preset)
-        hits = hits_of(neighbors, self.labels, keys.device)
-        experts, fused = weigh(observation, hits, asked_classes(self.labels, len(self.vocabulary)), self._preset)
+        return self.weigh(Observation(keys, self._similar(keys)))
+
+    def weigh(self, observation: Observation) -> Evidence:
+        """Ask the database about the observed proposals of one image, and fuse."""
+        neighbors = find_neighbors(self._index, self.labels, observation.keys, self._preset)
+        hits = hits_of(neighbors, self.labels, observation.keys.device)
+        asked = asked_classes(self.labels, len(self.vocabulary), torch.tensor(self.seen))
+        experts, fused = weigh(observation, hits, asked, self._preset)
         return Evidence(experts, fused, neighbors, self.labels, self.vocabulary, self._index)
 
-    def _observation(self, keys: Tensor) -> Observation:
-        return Observation(keys, self._similarity.scores(keys, self.vocabulary) if self._similarity else None)
+    def _similar(self, keys: Tensor) -> Tensor | None:
+        return self._similarity.scores(keys, self.vocabulary) if self._similarity else None
+
+    def _observe(self, pictures: Sequence[Picture], proposals: Sequence[Proposals]) -> list[Observation]:
+        """Keys and scores of all proposals; the encoder runs for pictures whose proposals carry no keys."""
+        unknown = [p.pixels for p, found in zip(pictures, proposals, strict=True) if found.keys is None]
+        features = iter(self._models.encoder.encode_images(unknown) if unknown else ())
+        observations = []
+        for found in proposals:
+            keys = found.keys
+            if keys is None:
+                keys = embed_regions(self._models.encoder, next(features), found.masks.for_pooling())
+            # CLIP speaks of every region, as released; a region without a feature cell resembles nothing stored.
+            looked_up = keys if found.valid is None else keys * found.valid[:, None]
+            observations.append(Observation(looked_up, self._similar(keys), found.in_vocab, found.void, found.valid))
+        return observations
 
     def _result(self, picture: Picture, masks: MaskSet, evidence: Evidence, began: float) -> SegmentationResult:
         scores = evidence.fused.scores
@@ -151,10 +186,11 @@ class RetrievalSegmenter:
                 }
             ],
             "proposals": asdict(self._preset.proposals),
+            "head": self._models.head and {"weights_sha256": self._models.head.weights_sha256},
             "retrieval": asdict(self._preset.retrieval),
             "fusion": asdict(self._preset.fusion),
             "merge": asdict(self._preset.merge),
-            "vocabulary": {"name": self.vocabulary.name, "classes": len(self.vocabulary)},
+            "vocabulary": {"name": self.vocabulary.name, "classes": len(self.vocabulary), "seen": sum(self.seen)},
         }
 
 

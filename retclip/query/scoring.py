@@ -18,15 +18,22 @@ class Observation:
     """What the networks say of N proposals; with the database, enough to label them again without a network.
 
     Attributes:
-        keys: (N, D) float32 unit vectors that the database is asked about.
+        keys: (N, D) float32 unit vectors that the database is asked about; zero rows are not looked up.
         clip, in_vocab: (N, C) probabilities over the asked classes, None without such an expert.
         void: (N,) probability that a proposal is nothing, None without a trained head.
+        valid: (N,) bool, proposals that cover a cell of the feature map; None = all.
     """
 
     keys: Tensor
     clip: Tensor | None = None
     in_vocab: Tensor | None = None
     void: Tensor | None = None
+    valid: Tensor | None = None
+
+    def select(self, rows: Tensor) -> Observation:
+        """The proposals at `rows`: (n,) int64, or (N,) bool."""
+        tables = (self.clip, self.in_vocab, self.void, self.valid)
+        return Observation(self.keys[rows], *(None if table is None else table[rows] for table in tables))
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,9 @@ def weigh_retrieved(
 ) -> tuple[ExpertScores, FusedScores]:
     """The same from retrieval scores (N, C) that were computed before, for settings that share them."""
     clip, in_vocab = observation.clip, observation.in_vocab
+    if preset.fusion.only_valid_masks and clip is not None and observation.valid is not None:
+        # Such a row has no retrieval either, and without both the trained head decides alone: alpha = beta = 0.
+        clip = clip * observation.valid[:, None]
     if preset.retrieval.prune_classes:
         kept = kept_classes(retrieval, classes.stored, preset.retrieval.prune_classes)
         retrieval = retrieval * kept

@@ -20,7 +20,7 @@ WORDS = Vocabulary.from_names("w", ["x"])
 
 def propose(pixels: np.ndarray, settings: ProposalSettings | None = None) -> torch.Tensor:
     picture = Picture(pixels, "0" * 64, "x")
-    found = RegionHierarchy(settings or ProposalSettings()).propose([picture], WORDS)[0]
+    found = RegionHierarchy(settings or ProposalSettings()).propose([picture], WORDS)[0].masks
     assert found.origin == "regions"
     assert found.image_size == picture.size
     return found.masks

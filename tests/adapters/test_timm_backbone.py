@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from retclip.adapters.timm_backbone import TimmEncoder, load_timm_encoder, scaled_size
 from retclip.core.errors import InputError, ModelError, RetclipError
-from retclip.ports.encoders import embed_regions
+from retclip.ports.encoders import DenseFeatures, embed_regions
 from retclip.presets import EncoderSettings
 
 CPU = torch.device("cpu")
@@ -118,7 +118,8 @@ def test_a_picture_gives_the_same_vectors_alone_and_in_company(
 def test_every_layer_weighs_the_same(family: tuple[TimmEncoder, EncoderSettings, int]) -> None:
     encoder, chosen, dim = family
     layers = max(1, len(chosen.layers))
-    keys = encoder.project(torch.randn(3, dim, generator=torch.Generator().manual_seed(0)) * 100)
+    values = torch.randn(dim, 1, 3, generator=torch.Generator().manual_seed(0)) * 100
+    keys = encoder.embed(DenseFeatures(values, (1.0, 3.0)), torch.eye(3, dtype=torch.bool)[:, None])
     torch.testing.assert_close(keys.square().sum(dim=1), torch.full((3,), float(layers)))
 
 

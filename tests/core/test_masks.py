@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retclip.core.masks import MaskSet
+from retclip.core.masks import Frame, MaskSet
 
 
 @st.composite
@@ -24,6 +24,58 @@ def test_a_band_is_a_band_of_the_resized_masks(masks: MaskSet, top: int, rows: i
     bottom = min(masks.image_size[0], top + rows)
     whole = torch.nn.functional.interpolate(masks.masks[None], masks.image_size, mode="bilinear")[0].sigmoid()
     torch.testing.assert_close(masks.band(top, bottom), whole[:, top:bottom], atol=2e-5, rtol=0)
+
+
+@st.composite
+def framed_sets(draw: st.DrawFn) -> MaskSet:
+    """Logits at a quarter of a padded input, as a network gives them."""
+    content = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    padded = (-(-content[0] // 8) * 8, -(-content[1] // 8) * 8)
+    size = draw(st.tuples(st.integers(1, 50), st.integers(1, 50)))
+    random = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+    logits = torch.randn(draw(st.integers(1, 3)), padded[0] // 4, padded[1] // 4, generator=random) * 4
+    return MaskSet(logits, size, "test", Frame(padded, content, size))
+
+
+def resized_in_two_steps(masks: MaskSet) -> torch.Tensor:
+    frame = masks.frame
+    assert frame is not None
+    whole = torch.nn.functional.interpolate(masks.masks[None], frame.padded, mode="bilinear")
+    content = whole[..., : frame.content[0], : frame.content[1]]
+    return torch.nn.functional.interpolate(content, frame.output, mode="bilinear")[0]
+
+
+@given(framed_sets(), st.integers(0, 49), st.integers(1, 50))
+def test_framed_masks_are_resized_in_two_steps(masks: MaskSet, top: int, rows: int) -> None:
+    top = min(top, masks.image_size[0] - 1)
+    bottom = min(masks.image_size[0], top + rows)
+    whole = resized_in_two_steps(masks).sigmoid()
+    torch.testing.assert_close(masks.band(top, bottom), whole[:, top:bottom], atol=2e-5, rtol=0)
+    torch.testing.assert_close(masks.select(torch.tensor([0])).band(top, bottom), masks.band(top, bottom)[:1])
+    assert torch.equal(masks.region(0), masks.band(0, masks.image_size[0])[0] >= 0.5)
+
+
+@given(framed_sets())
+def test_framed_regions_for_pooling_leave_the_padding_out(masks: MaskSet) -> None:
+    chosen = masks.for_pooling()
+    assert chosen.flatten(1).any(dim=1).all()
+    frame, size = masks.frame, (chosen.shape[1], chosen.shape[2])
+    assert frame is not None
+    assert size == tuple(max(1, round(side / 4)) for side in frame.content)
+    whole = resized_in_two_steps(MaskSet(masks.masks, size, "test", Frame(frame.padded, frame.content, size)))
+    for logits, region in zip(whole, chosen, strict=True):
+        clear = logits.abs() > 1e-5
+        if (logits > 1e-5).any():
+            assert torch.equal(region[clear], logits[clear] > 0)
+        else:
+            assert region.sum() >= 1
+
+
+def test_bands_of_framed_masks_stay_within_the_bound() -> None:
+    """The planes between the two steps are as wide as the padded input, not as the picture."""
+    masks = MaskSet(torch.zeros(5, 8, 200), (30, 20), "test", Frame((32, 800), (30, 797), (30, 20)))
+    for top, bottom in masks.bands(most_values=10_000):
+        assert (bottom - top) * 800 * len(masks) <= 10_000
 
 
 @given(logit_sets())
@@ -83,3 +135,12 @@ def test_select_keeps_the_asked_order() -> None:
 def test_wrong_masks_are_refused_at_birth(masks: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MaskSet(masks, (4, 4), "test")
+
+
+def test_wrong_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="content"):
+        Frame((32, 32), (33, 20), (4, 4))
+    frame = Frame((8, 8), (7, 8), (4, 4))
+    for masks, size in ((torch.zeros(1, 4, 4, dtype=torch.bool), (4, 4)), (torch.zeros(1, 2, 2), (5, 4))):
+        with pytest.raises(ValueError, match="frame"):
+            MaskSet(masks, size, "test", frame)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 
 import numpy as np
 import pytest
@@ -103,8 +102,8 @@ def test_sizes_that_differ_are_named():
 
 @pytest.mark.golden
 def test_pycocotools_golden(goldens):
-    case = json.loads((goldens / "fcclip" / "instance_ap.json").read_text())
-    masks = load_file(goldens / "fcclip" / "instance_ap.safetensors")
+    case = goldens.json("instance_ap.json")
+    masks = load_file(goldens.path("instance_ap.safetensors"))
     average = MaskAveragePrecision(range(case["num_classes"]))
     for image in range(case["num_images"]):
         truth, rows = chosen(case["gt"], image)

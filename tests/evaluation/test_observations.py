@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from retclip.core.errors import InputError
-from retclip.core.masks import MaskSet
+from retclip.core.masks import Frame, MaskSet
 from retclip.evaluation.observations import ObservationStore, ObservedImage
 from retclip.query.scoring import Observation
 
@@ -44,6 +44,19 @@ def test_soft_masks_keep_sixteen_bits(tmp_path):
     store = ObservationStore(tmp_path, IDENTITY)
     store.store("x", observed(logits))
     torch.testing.assert_close(store.load("x").masks.masks, logits, rtol=1e-3, atol=1e-3)
+
+
+def test_frame_and_validity_come_back(tmp_path):
+    """Without its frame a padded network's masks would be stretched over the picture."""
+    frame = Frame((32, 32), (24, 32), (6, 8))
+    masks = MaskSet(torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0)).half().float(), (6, 8), "f", frame)
+    valid = torch.tensor([True, False, True])
+    store = ObservationStore(tmp_path, IDENTITY)
+    store.store("x", ObservedImage("d" * 64, masks, Observation(torch.rand(3, 5), valid=valid)))
+    back = store.load("x")
+    assert back.masks.frame == frame
+    assert torch.equal(back.masks.band(0, 6), masks.band(0, 6))
+    assert torch.equal(back.observation.valid, valid)
 
 
 def test_another_run_is_refused_and_named(tmp_path):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -155,8 +154,8 @@ def test_pairs_by_place_include_wrong_classes_but_no_crowds():
 
 @pytest.mark.golden
 def test_panopticapi_golden(goldens):
-    case = json.loads((goldens / "fcclip" / "pq.json").read_text())
-    maps = load_file(goldens / "fcclip" / "pq.safetensors")
+    case = goldens.json("pq.json")
+    maps = load_file(goldens.path("pq.safetensors"))
     categories = case["categories"]
     vocabulary = Vocabulary("golden", tuple(Category(c["id"], (c["name"],), bool(c["isthing"])) for c in categories))
     quality = PanopticQuality(vocabulary)

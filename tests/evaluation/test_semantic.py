@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -81,8 +80,8 @@ def test_maps_that_do_not_fit_are_named(truth, predicted, message):
 
 @pytest.mark.golden
 def test_detectron2_golden(goldens):
-    case = json.loads((goldens / "fcclip" / "semseg_eval.json").read_text())
-    maps = load_file(goldens / "fcclip" / "semseg_eval.safetensors")
+    case = goldens.json("semseg_eval.json")
+    maps = load_file(goldens.path("semseg_eval.safetensors"))
     confusion = SemanticConfusion(case["num_classes"])
     for number, (truth, predicted) in enumerate(zip(maps["gt"], maps["pred"], strict=True)):
         confusion.add(truth, predicted, str(number), case["ignore_label"])

@@ -233,8 +233,8 @@ def test_a_picture_that_vanishes_after_the_plan_is_a_failure(tmp_path: Path, cor
 
 def test_regions_without_features_are_a_failure_and_never_stored(tmp_path: Path, corpus: StripeCorpus) -> None:
     class HalfBlind(ColourEncoder):
-        def project(self, pooled):  # type: ignore[no-untyped-def]
-            keys = super().project(pooled)
+        def embed(self, features, masks):  # type: ignore[no-untyped-def]
+            keys = super().embed(features, masks)
             keys[0] = float("nan")
             return keys
 

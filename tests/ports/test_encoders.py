@@ -42,8 +42,8 @@ def test_masks_may_have_any_resolution() -> None:
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_a_region_without_features_has_the_zero_vector(value: float) -> None:
     class Broken(ColourEncoder):
-        def project(self, pooled: torch.Tensor) -> torch.Tensor:
-            return torch.cat([torch.full((1, 6), value), super().project(pooled)[1:]])
+        def embed(self, features: DenseFeatures, masks: torch.Tensor) -> torch.Tensor:
+            return torch.cat([torch.full((1, 6), value), super().embed(features, masks)[1:]])
 
     features = ColourEncoder().encode_images([striped(["red", "blue"])])[0]
     keys = embed_regions(Broken(), features, strips((24, 48), 2)).numpy()

@@ -190,3 +190,30 @@ def test_the_photo_preset_is_a_valid_preset() -> None:
     preset = load_preset(str(REPOSITORY / "benchmarks" / "photo" / "preset.toml"))
     assert preset.encoder.layers
     assert preset.encoder != EncoderSettings()
+
+
+FCCLIP = {"library": "fcclip", "model": "tiny", "weights": "w.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"weights": "hub"}, "encoder.weights"),
+        ({"layers": ["res5"]}, "encoder.layers"),
+        ({"stride": 16}, "encoder.stride"),
+        ({"mean": [0.0, 0.0, 0.0]}, "encoder.mean"),
+        ({"model_args": {"depth": 3}}, "encoder.model_args"),
+    ],
+)
+def test_what_fcclip_decides_itself_cannot_be_set(change: dict[str, Any], named: str) -> None:
+    assert preset_from_mapping({"name": "x", "encoder": FCCLIP}, "x.toml").encoder.library == "fcclip"
+    error = refused({"encoder": {**FCCLIP, **change}})
+    assert error.code == "E144"
+    assert named in error.what
+
+
+def test_trained_proposals_need_the_network_that_they_share() -> None:
+    error = refused({"proposals": {"kind": "fcclip"}})
+    assert error.code == "E144"
+    assert "proposals.kind" in error.what
+    preset_from_mapping({"name": "x", "encoder": FCCLIP, "proposals": {"kind": "fcclip"}}, "x.toml")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +13,15 @@ from torch import Tensor
 
 from retclip.presets import FusionSettings
 from retclip.query.ensemble import ExpertScores, combine
+from tests.goldens import Goldens
 
 MODES = st.sampled_from(["arithmetic", "geometric"])
 WEIGHTS = st.sampled_from([0.0, 0.3, 0.4, 0.7, 1.0])
 
 
 @pytest.fixture(scope="session")
-def formula(goldens: Path) -> dict[str, Any]:
-    return json.loads((goldens / "fcclip" / "retclip_formula.json").read_text())
+def formula(goldens: Goldens) -> dict[str, Any]:
+    return goldens.json("retclip_formula.json")
 
 
 @pytest.mark.golden

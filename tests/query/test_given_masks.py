@@ -30,7 +30,7 @@ def test_colours_and_grey_ids_give_the_same_masks(tmp_path: Path) -> None:
     }.items():
         (tmp_path / kind).mkdir()
         image.save(tmp_path / kind / "street.png")
-        found = GivenMasks(tmp_path / kind).propose([PICTURE], WORDS)[0]
+        found = GivenMasks(tmp_path / kind).propose([PICTURE], WORDS)[0].masks
         assert found.origin == "given"
         masks[kind] = found.masks.numpy()
     expected = np.stack([ids == 9, ids == 200])
@@ -40,7 +40,7 @@ def test_colours_and_grey_ids_give_the_same_masks(tmp_path: Path) -> None:
 
 def test_a_picture_may_have_no_region(tmp_path: Path) -> None:
     Image.fromarray(np.zeros(PICTURE.size, np.uint8)).save(tmp_path / "street.png")
-    found = GivenMasks(tmp_path).propose([PICTURE], WORDS)[0]
+    found = GivenMasks(tmp_path).propose([PICTURE], WORDS)[0].masks
     assert tuple(found.masks.shape) == (0, *PICTURE.size)
 
 

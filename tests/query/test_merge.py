@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from retclip.core.masks import MaskSet
 from retclip.core.vocabulary import Category, Vocabulary
 from retclip.presets import MergeSettings
 from retclip.query.merge import merge_panoptic, semantic_map, thing_instances
+from tests.goldens import Goldens
 
 # Two things, two kinds of stuff.
 WORDS = Vocabulary(
@@ -33,9 +32,9 @@ WORDS = Vocabulary(
 )
 
 
-def golden_cases(goldens: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Tensor], Vocabulary]]:
-    facts = json.loads((goldens / "fcclip" / "inference_functions.json").read_text())
-    arrays = load_file(goldens / "fcclip" / "inference_functions.safetensors")
+def golden_cases(goldens: Goldens) -> Iterator[tuple[str, dict[str, Any], dict[str, Tensor], Vocabulary]]:
+    facts = goldens.json("inference_functions.json")
+    arrays = load_file(goldens.path("inference_functions.safetensors"))
     things = set(facts["thing_contiguous_ids"])
     classes = Vocabulary("ade", tuple(Category(c, (f"c{c}",), c in things) for c in range(facts["num_classes"])))
     for name, case in facts.items():
@@ -52,7 +51,7 @@ def proposals_of(arrays: dict[str, Tensor]) -> tuple[MaskSet, Tensor, Tensor]:
 
 
 @pytest.mark.golden
-def test_panoptic_maps_are_the_official_ones(goldens: Path) -> None:
+def test_panoptic_maps_are_the_official_ones(goldens: Goldens) -> None:
     seen = 0
     for name, case, arrays, classes in golden_cases(goldens):
         masks, scores, void = proposals_of(arrays)
@@ -66,14 +65,14 @@ def test_panoptic_maps_are_the_official_ones(goldens: Path) -> None:
 
 
 @pytest.mark.golden
-def test_semantic_maps_are_the_official_ones(goldens: Path) -> None:
+def test_semantic_maps_are_the_official_ones(goldens: Goldens) -> None:
     for name, _, arrays, _ in golden_cases(goldens):
         masks, scores, _ = proposals_of(arrays)
         assert np.array_equal(semantic_map(masks, scores), arrays["semseg_argmax"].numpy().astype(np.int32)), name
 
 
 @pytest.mark.golden
-def test_instances_are_the_official_ones(goldens: Path) -> None:
+def test_instances_are_the_official_ones(goldens: Goldens) -> None:
     for name, case, arrays, classes in golden_cases(goldens):
         masks, scores, _ = proposals_of(arrays)
         found = thing_instances(masks, scores, classes, case["topk"])

@@ -16,11 +16,13 @@ from retclip.core.images import Picture
 from retclip.core.masks import MaskSet
 from retclip.core.results import SegmentationResult
 from retclip.core.vocabulary import Category, Vocabulary
+from retclip.ports.encoders import DenseFeatures, embed_regions
+from retclip.ports.proposals import Proposals
 from retclip.presets import FusionSettings, MergeSettings, Preset, RetrievalSettings
 from retclip.query.ensemble import ExpertScores, combine
 from retclip.query.matching import vocabulary_of
 from retclip.query.merge import merge_panoptic
-from retclip.query.pipeline import Models, RetrievalSegmenter
+from retclip.query.pipeline import Models, RetrievalSegmenter, TrainedHead
 from retclip.query.provenance import Evidence, explain
 from retclip.shards import Database
 from tests.fakes import COLOURS, ColourEncoder, ColourTexts, StripProposer, picture_of, strips
@@ -115,7 +117,7 @@ def test_three_experts_reach_the_explanation(stripes: Database) -> None:
     picture = picture_of(["red", "blue"])
     encoder = ColourEncoder()
     keys = torch.nn.functional.normalize(
-        encoder.project(
+        encoder.spread(
             torch.stack(
                 [v.flatten(1).mean(dim=1) for v in encoder.encode_images([picture.pixels])[0].values.chunk(2, 2)]
             )
@@ -203,10 +205,10 @@ def test_the_run_names_version_and_settings_in_plain_json(stripes: Database) -> 
 class LogitProposer:
     """Logits at a quarter of the picture's size: left, right, and one that is negative everywhere."""
 
-    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[MaskSet]:
+    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[Proposals]:
         height, width = pictures[0].size
         half = strips((height // 4, width // 4), 2).float() * 20 - 10
-        return [MaskSet(torch.cat([half, torch.full_like(half[:1], -9.0)]), (height, width), "logits")]
+        return [Proposals(MaskSet(torch.cat([half, torch.full_like(half[:1], -9.0)]), (height, width), "logits"))]
 
 
 def test_proposals_may_be_logits_at_another_size(stripes: Database) -> None:
@@ -217,12 +219,76 @@ def test_proposals_may_be_logits_at_another_size(stripes: Database) -> None:
     assert result.panoptic.ids.shape == (24, 48)
 
 
+@dataclass(frozen=True)
+class KnowingProposer:
+    """Two strips whose pass already knows everything: keys, trained scores, void, and which keys may be looked up."""
+
+    valid: tuple[bool, bool] = (True, True)
+
+    def propose(self, pictures: Sequence[Picture], vocabulary: Vocabulary) -> list[Proposals]:
+        encoder, found = ColourEncoder(), []
+        for picture in pictures:
+            masks = strips(picture.size, 2)
+            keys = embed_regions(encoder, encoder.encode_images([picture.pixels])[0], masks)
+            in_vocab = torch.tensor([[0.1, 0.9], [0.1, 0.9]])
+            known = (keys, in_vocab, torch.tensor([0.05, 0.1]), torch.tensor(self.valid))
+            found.append(Proposals(MaskSet(masks, picture.size, "strips"), *known))
+        return found
+
+
+def knowing(
+    database: Database, proposer: KnowingProposer, preset: Preset = PRESET
+) -> tuple[RetrievalSegmenter, ColourEncoder]:
+    encoder = ColourEncoder()
+    head = TrainedHead(frozenset({"blue"}), "0" * 64)
+    models = Models(encoder, proposer, ColourTexts(ColourEncoder()), head)
+    return RetrievalSegmenter(models, database, Vocabulary.from_names("v", ["red", "blue"]), preset), encoder
+
+
+def test_what_the_proposer_knows_is_not_computed_again(stripes: Database) -> None:
+    pipeline, encoder = knowing(stripes, KnowingProposer())
+    result = pipeline.segment([picture_of(["red", "blue"]), picture_of(["red", "red"])])[0]
+    assert encoder.calls == 0
+    assert labels_of(result) == ["red", "blue"]
+    for explanation in result.explanations:
+        assert min(explanation.shares.values()) > 0
+        assert explanation.scores["in-vocab"] == pytest.approx({"red": 0.1, "blue": 0.9}[explanation.label])
+    assert result.run["vocabulary"]["seen"] == 1
+    assert result.run["head"] == {"weights_sha256": "0" * 64}
+    assert any("1 of 2 asked classes were seen" in note for note in pipeline.notes)
+
+
+def test_seen_classes_listen_less_to_the_database(stripes: Database) -> None:
+    """With alpha 0 the seen class keeps its trained score; with beta 1 the unseen one has none of it."""
+    preset = replace(PRESET, fusion=FusionSettings(alpha=0.0, beta=1.0))
+    pipeline, _ = knowing(stripes, KnowingProposer(), preset)
+    _, observation = pipeline.observe(picture_of(["red", "blue"]))
+    evidence = pipeline.weigh(observation)
+    red, blue = evidence.fused.shares[0]
+    assert (red[2], blue[2]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("only_valid", [True, False])
+def test_a_region_without_cells_is_not_looked_up(stripes: Database, only_valid: bool) -> None:
+    """Its CLIP score counts as released, or with `only_valid_masks` not at all; its trained score always does."""
+    preset = replace(PRESET, fusion=FusionSettings(only_valid_masks=only_valid))
+    pipeline, _ = knowing(stripes, KnowingProposer((True, False)), preset)
+    _, observation = pipeline.observe(picture_of(["red", "blue"]))
+    evidence = pipeline.weigh(observation)
+    assert (evidence.neighbors.class_id[1] == -1).all()
+    retrieval, clip, in_vocab = evidence.fused.shares[1, 1].tolist()
+    assert retrieval == 0
+    assert in_vocab > 0
+    assert (clip == 0) == only_valid
+    assert evidence.fused.shares[0, 0, 0] > 0
+
+
 def test_a_region_without_features_does_not_stop_the_picture(stripes: Database) -> None:
     """A key of length zero cannot be compared: the region stays unlabelled, the others are not touched."""
 
     class BlindOnTheLeft(ColourEncoder):
-        def project(self, pooled: torch.Tensor) -> torch.Tensor:
-            keys = super().project(pooled)
+        def embed(self, features: DenseFeatures, masks: torch.Tensor) -> torch.Tensor:
+            keys = super().embed(features, masks)
             keys[0] = 0
             return keys
 

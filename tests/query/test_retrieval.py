@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,11 +14,12 @@ from torch import Tensor
 
 from retclip.presets import RetrievalSettings
 from retclip.query.retrieval import retrieval_scores
+from tests.goldens import Goldens
 
 
 @pytest.mark.golden
-def test_the_reference_example(goldens: Path) -> None:
-    case = json.loads((goldens / "fcclip" / "retclip_formula.json").read_text())["retrieval_score"]
+def test_the_reference_example(goldens: Goldens) -> None:
+    case = goldens.json("retclip_formula.json")["retrieval_score"]
     distance, column = torch.tensor([case["distances"]]), torch.tensor([case["labels"]])
     scores = retrieval_scores(distance, column, case["num_classes"], RetrievalSettings())
     torch.testing.assert_close(scores, torch.tensor([case["per_class_max_zero_if_absent"]]), atol=1e-6, rtol=0)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from retclip.adapters.timm_backbone import TimmEncoder, load_timm_encoder
-from retclip.adapters.weights import read_weights, tensors_sha256
 from retclip.core.errors import ModelError
+from retclip.core.weights import read_weights, tensors_sha256
 from retclip.presets import EncoderSettings
 
 CPU = torch.device("cpu")

@@ -17,9 +17,16 @@ from retclip.core.errors import ModelError
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors or PyTorch file; files that contain code objects are refused.
 
+    A PyTorch file holds its tensors at the top, under `model` or under `state_dict`.
+
     Raises:
-        ModelError: E202 for a damaged safetensors file, E204 for any other file that is no plain table of tensors.
+        ModelError: E201 for no file, E202 for a damaged safetensors file, E204 for any other file that is no plain
+            table of tensors.
     """
+    if not path.is_file():
+        raise ModelError(
+            "E201", f"There is no file {path}.", why="It was named as a weights file.", fix="Check the path."
+        )
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -37,7 +44,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             why=f"It is damaged or contains code objects: {first_line(error)}",
             fix="Use a safetensors file.",
         ) from error
-    tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    tensors = loaded.get("model", loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise ModelError(
             "E204", f"{path} holds no table of tensors.", why=f"Found {type(loaded).__name__}.", fix="Use a state dict."

@@ -1,0 +1,1 @@
+"""Networks of our own. Segmenters never read one another; what two share stands in `layers`."""

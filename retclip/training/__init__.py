@@ -1,0 +1,1 @@
+"""Optimisers, losses and loops for the networks we train."""

@@ -1,0 +1,48 @@
+"""The state of a training run on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retclip.core.errors import InputError
+from retclip.core.weights import first_line
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything a run needs to go on: trained parameters, optimiser, loss scaler, steps done, and which run it is."""
+
+    model: Mapping[str, Tensor]
+    optimiser: dict[str, Any]
+    scaler: dict[str, Any]
+    iteration: int
+    identity: dict[str, Any]
+
+
+def write_state(path: Path, state: RunState) -> None:
+    """Replace the state on disk in one step; a run that is killed leaves the old one or the new one."""
+    unfinished = path.with_suffix(".part")
+    torch.save(vars(state), unfinished)
+    unfinished.replace(path)
+
+
+def read_state(path: Path, device: torch.device) -> RunState:
+    """Read what `write_state` wrote; no code in it is run. Raises InputError E178 for any other file."""
+    try:
+        return RunState(**torch.load(path, map_location=device, weights_only=True))
+    except MemoryError:
+        raise
+    # The unpickler raises many types on damaged or hostile files; none of them may get further than this.
+    except Exception as error:
+        raise InputError(
+            "E178",
+            f"{path} is no state of a training run.",
+            why=first_line(error),
+            fix="Remove it to start anew, or put a copy in its place.",
+        ) from error
