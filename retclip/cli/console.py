@@ -31,11 +31,12 @@ class Speech:
         """The result of a command: JSON under --json, else the table or text."""
         if self.json:
             sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+            return
+        console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+        if isinstance(table, str):
+            console.print(table, markup=False, soft_wrap=True)
         elif table is not None:
-            wide = None if sys.stdout.isatty() else 140
-            Console(width=wide, soft_wrap=isinstance(table, str), highlight=False).print(
-                table, markup=False
-            ) if isinstance(table, str) else Console(width=wide, highlight=False).print(table)
+            console.print(table)
 
     def note(self, text: str) -> None:
         """A remark for people."""

@@ -10,7 +10,7 @@ import typer
 
 from retclip.cli.console import Speech, make_table
 from retclip.cli.options import DeviceOption, JsonOption, NameArgument
-from retclip.core.errors import DatabaseError, InputError
+from retclip.core.errors import DatabaseError, EmptyDatabase, InputError
 
 if TYPE_CHECKING:
     from retclip.shards import Database, StoredClass
@@ -81,9 +81,9 @@ def info(name: NameArgument, json: JsonOption = False) -> None:
 
 
 def _facts(database: Database) -> dict[str, Any]:
-    jobs = sorted(
-        folder.name for folder in (database.path / "jobs").iterdir() if folder.is_dir() and any(folder.iterdir())
-    )
+    from retclip.shards import unfinished_jobs
+
+    jobs = [name for name, _ in unfinished_jobs(database.path)]
     return {
         "name": database.name,
         "path": str(database.path),
@@ -107,6 +107,19 @@ def _counts(values: dict[str, int]) -> str:
     return ", ".join(f"{key or 'unknown'} {count:,}" for key, count in values.items()) or "-"
 
 
+@app.command(epilog="Example: retclip db log coco")
+def log(name: NameArgument, json: JsonOption = False) -> None:
+    """Every version: when, by which command, and what it holds."""
+    from retclip.shards import open_database
+
+    rows = [asdict(entry) for entry in open_database(name).history()]
+    table = make_table(
+        ("version ", "created", "operation", "segments ", "classes ", "note"),
+        [[row[key] for key in ("version", "created", "operation", "segments", "classes", "note")] for row in rows],
+    )
+    Speech(json).data(rows, table)
+
+
 @app.command(epilog="Example: retclip db verify coco --deep")
 def verify(
     name: NameArgument,
@@ -125,7 +138,8 @@ def verify(
     speech = Speech(json)
     speech.data({"ok": report.ok, **asdict(report)}, head + ("" if rows else " - whole"))
     if rows:
-        speech.data(None, make_table(("code", "file", "problem"), rows)) if not json else None
+        if not json:
+            speech.data(None, make_table(("code", "file", "problem"), rows))
         raise DatabaseError(
             "E303",
             f"Database '{name}' is damaged: {len(rows)} problems.",
@@ -181,6 +195,8 @@ def search(
     from retclip.shards import open_database
 
     database = open_database(name)
+    if not database.classes:
+        raise EmptyDatabase(database.name, database.version)
     if text is not None and image is None:
         key = text_key(database, text, device)
     elif image is not None and text is None:

@@ -22,6 +22,8 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: retclip db delete coco --label zebra --yes")(delete)
     app.command(epilog="Example: retclip db relabel coco couch sofa")(relabel)
     app.command(epilog="Example: retclip db undo coco")(undo)
+    app.command(epilog="Example: retclip db restore coco 3")(restore)
+    app.command(epilog="Example: retclip db transform coco whiten")(transform)
 
 
 def delete(
@@ -33,7 +35,7 @@ def delete(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Delete segments; the version before stays readable, and `db undo` takes it back."""
+    """Delete what any of the options names; the version before stays readable, and `db undo` takes it back."""
     database = current_database(name)
     if not (label or ids or source):
         raise InputError(
@@ -71,9 +73,39 @@ def relabel(
 
 
 def undo(name: NameArgument, json: JsonOption = False, quiet: QuietOption = False) -> None:
-    """Take the last change back; it is itself a new version, so nothing is lost."""
+    """Take the last change back; that is a new version too, so a second undo brings the change back."""
     result = current_database(name).undo()
     _done(Speech(json, quiet), result, "took the last change back", len(result))
+
+
+def restore(
+    name: NameArgument,
+    version: Annotated[int, typer.Argument(help="Version whose content becomes the newest.", min=1)],
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Go back to any version: its content becomes a new version, and those in between stay readable."""
+    result = current_database(name).restore(version)
+    _done(Speech(json, quiet), result, f"version {version} again", len(result))
+
+
+def transform(
+    name: NameArgument,
+    kind: Annotated[str, typer.Argument(help="none, centre, standardise or whiten.")],
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Set the key transform of searches; nothing is rewritten, vectors on disk stay as they are."""
+    from retclip.shards import TRANSFORMS
+
+    if kind not in TRANSFORMS:
+        raise InputError(
+            "E120", f"Unknown key transform '{kind}'.", why=f"Known are {', '.join(TRANSFORMS)}.", fix="Choose one."
+        )
+    with current_database(name).write("transform", _program()) as transaction:
+        transaction.set_transform(kind)
+        result = transaction.commit(f"key transform {kind}")
+    _done(Speech(json, quiet), result, f"key transform {kind}", len(result))
 
 
 def current_database(name: str) -> Database:

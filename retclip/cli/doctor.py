@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Literal
@@ -89,7 +89,7 @@ def _storage() -> Iterator[Finding]:
     place = home()
     probe = next(folder for folder in (place, *place.parents) if folder.exists())
     free = shutil.disk_usage(probe).free / 1e9
-    writable = os.access(probe, os.W_OK)
+    writable = probe.is_dir() and os.access(probe, os.W_OK)
     state: Literal["ok", "warn", "FAIL"] = "FAIL" if not writable else "warn" if free < _LOW_DISK_GB else "ok"
     yield Finding(
         state,
@@ -112,35 +112,29 @@ def _presets(asked: str | None) -> Iterator[Finding]:
             )
             continue
         if weights is None:
-            yield Finding("ok", f"preset {preset.name}: {preset.encoder.model}, weights from the hub at first use")
+            text = f"preset {preset.name}: {preset.encoder.model}, weights from the hub at first use"
+            yield Finding("warn", text, "connect once, or name a weights file in the preset")
         else:
             yield Finding("ok", f"preset {preset.name}: {preset.encoder.model}, weights {weights}")
 
 
 def _databases(asked: str | None) -> Iterator[Finding]:
     from retclip.assembly import choose_preset, find_weights
-    from retclip.shards import list_databases, open_database
+    from retclip.shards import list_databases, open_database, unfinished_jobs
 
     for name in (asked,) if asked else [str(path) for path in list_databases()]:
-        finding = _attempt(lambda name=name: open_database(name))  # type: ignore[misc]
-        if isinstance(finding, Finding):
-            yield finding
-            continue
-        database = open_database(name)
-        problem = _attempt(lambda database=database: find_weights(choose_preset(None, database).encoder))  # type: ignore[misc]
-        if isinstance(problem, Finding):
+        shown = name
+        try:
+            database = open_database(name)
+            shown = database.name
+            find_weights(choose_preset(None, database).encoder)
+        except RetclipError as error:
             state: Literal["warn", "FAIL"] = "FAIL" if asked else "warn"
-            yield Finding(state, f"database {database.name}: {problem.what}", problem.fix, problem.exit_code)
+            yield Finding(state, f"database {shown}: {error.code} {error.what}", error.fix, error.exit_code)
+            continue
+        held = f"{len(database):,} segments, {len(database.classes)} classes"
+        if jobs := unfinished_jobs(database.path):
+            text = f"database {shown} version {database.version}: {held}, {len(jobs)} interrupted builds"
+            yield Finding("warn", text, "run the same index command again")
         else:
-            yield Finding(
-                "ok",
-                f"database {database.name} version {database.version}: {len(database):,} segments, "
-                f"{len(database.classes)} classes",
-            )
-
-
-def _attempt(action: Callable[[], object]) -> object:
-    try:
-        return action()
-    except RetclipError as error:
-        return Finding("FAIL", f"{error.code} {error.what}", error.fix, error.exit_code)
+            yield Finding("ok", f"database {shown} version {database.version}: {held}")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from retclip.presets import Preset
     from retclip.shards import Database
 
-app = typer.Typer(no_args_is_help=True, help="Offline: turn pictures with labels into stored segments.")
+app = typer.Typer(no_args_is_help=True, help="Build databases: turn pictures with labels into stored segments.")
 
 UseMasks = Annotated[bool, typer.Option("--use-masks", help="Store the annotated masks.")]
 UseBoxes = Annotated[
@@ -56,7 +56,8 @@ def build(
         int | None, typer.Option(min=1, help="Keep no more than so many segments of a class.")
     ] = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Forget the finished part of an interrupted build.")
+        bool,
+        typer.Option("--restart", help="Forget what an interrupted build finished, e.g. after correcting masks."),
     ] = False,
     max_failures: MaxFailures = "1%",
     device: DeviceOption = "auto",
@@ -189,7 +190,7 @@ def _request(
     request = BuildRequest(
         corpus,
         kind,
-        load_vocabulary(classes) if classes else None,
+        load_vocabulary(classes) if classes is not None else None,
         limit,
         per_class_cap,
         preset.index.batch,
@@ -225,20 +226,18 @@ def _run(target: Database | Path, request: BuildRequest, preset: Preset, control
     from retclip.assembly import make_encoder
     from retclip.indexer.build import build as run_build
     from retclip.presets import preset_to_mapping
-    from retclip.shards import Database, Ledger
+    from retclip.shards import Database
 
     encoder = make_encoder(preset.encoder, control.device)
     if isinstance(target, Path):
         target = Database.create(target, encoder.space, preset_to_mapping(preset), preset.index.key_transform)
-    if control.restart:
-        Ledger(target.path, request.job(encoder.space)).remove()
     with speech.progress("index", "images") as line, stop_after_unit() as check:
 
         def observe(progress: Progress) -> None:
             _show(line, progress)
             check()
 
-        outcome = run_build(target, request, encoder, control.operation, observe)
+        outcome = run_build(target, request, encoder, control.operation, observe, restart=control.restart)
     show_report(outcome, control.report, speech)
     judge(outcome, control.max_failures)
 

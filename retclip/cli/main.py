@@ -66,20 +66,29 @@ def _run(words: list[str]) -> int:
         app(words, prog_name="retclip")
     except RetclipError as error:
         return _fail(error, words)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         problem = ResourceError(
             "E402",
             "Out of memory.",
-            why="The pictures or the database do not fit.",
-            fix="Lower index.batch or encoder.short_side in the preset.",
+            why=str(error).splitlines()[0] if str(error) else "The pictures or the database do not fit.",
+            fix="Use smaller pictures, lower index.batch in the preset, or --device cpu.",
         )
         return _fail(problem, words)
     except SystemExit as request:
         code = request.code if isinstance(request.code, int) else 0
         if code == INTERRUPTED:
-            print("interrupted: finished work is kept, the same command goes on from there", file=sys.stderr)
+            print("interrupted: what was written is kept; index commands go on from there", file=sys.stderr)
         return code
     return 0
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Torch reports a full GPU, and a refused allocation on the CPU, as RuntimeErrors of its own."""
+    return isinstance(error, MemoryError) or any(
+        sign in str(error) for sign in ("out of memory", "not enough memory", "can't allocate memory")
+    )
 
 
 def _fail(error: RetclipError, words: list[str]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -95,16 +95,18 @@ def segment(
             "merge.score_threshold": score_threshold,
         },
     )
-    vocabulary = load_vocabulary(classes) if classes else None
+    allowed = parse_share(max_failures)
+    vocabulary = load_vocabulary(classes) if classes is not None else None
     masks = None if proposals in (None, "regions") else Path(str(proposals))
-    if proposals == "regions":
-        settings = replace(settings, proposals=replace(settings.proposals, kind="regions"))
+    if proposals is not None:
+        kind: Literal["regions", "given"] = "regions" if masks is None else "given"
+        settings = replace(settings, proposals=replace(settings.proposals, kind=kind))
     segmenter = make_segmenter(database, vocabulary, settings, masks, device)
     for note in segmenter.notes:
         speech.note(f"note: {note}")
     run = Run(segmenter, database, speech, out, wanted, explain)
     _segment_all(run, names)
-    _finish(run, len(names), parse_share(max_failures))
+    _finish(run, len(names), allowed)
 
 
 def _override(preset: Preset, values: dict[str, Any]) -> Preset:

@@ -53,7 +53,7 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
 def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode an encoded image: EXIF orientation applied, any mode converted to 8-bit RGB.
 
-    16-bit grey keeps its most significant byte (Pillow's own conversion would clip it to white); transparency is laid
+    16-bit grey is scaled to 8 bits (Pillow's own conversion would clip it to white); transparency is laid
     over white. The size is checked from the header, before any pixel is decoded.
     """
     with _opened(data, name, max_pixels) as image:

@@ -17,11 +17,19 @@ def normalise_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Category:
-    """One class: `names` are synonyms, the first is shown; `is_thing` is True for countable objects."""
+    """One class.
+
+    Attributes:
+        id: its number in results.
+        names: synonyms, the first is shown.
+        is_thing: countable object (True) or stuff.
+        kind_stated: False when nobody said which, so that a database that knows the class may decide.
+    """
 
     id: int
     names: tuple[str, ...]
     is_thing: bool = True
+    kind_stated: bool = True
 
     def __post_init__(self) -> None:
         require(self.id >= 0, "Category.id", ">= 0", self.id)

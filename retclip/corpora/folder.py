@@ -176,7 +176,7 @@ def _read_classes(table: Path, folders: dict[str, None]) -> tuple[dict[str, Corp
                 fix="Write one line per folder: folder<TAB>name, synonym, ...",
             )
         entry = parse_names(names, f"line {number}", str(table))
-        given[folder] = CorpusClass(folder, entry.names[0], entry.names[1:], entry.is_thing)
+        given[folder] = CorpusClass(folder, entry.names[0], entry.names[1:], entry.is_thing is not False)
     classes = {}
     for folder in folders:
         shown = folder.replace("_", " ").strip() or folder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,23 +34,26 @@ class Progress:
     resumed_units: int
 
 
-class Interrupted(Exception):
-    """The user asked to stop; every finished unit is kept."""
-
-
 Observer = Callable[[Progress], None]
 
 
 def build(
-    database: Database, request: BuildRequest, encoder: DenseEncoder, operation: str, observe: Observer = lambda _: None
+    database: Database,
+    request: BuildRequest,
+    encoder: DenseEncoder,
+    operation: str,
+    observe: Observer = lambda _: None,
+    *,
+    restart: bool = False,
 ) -> RunReport:
     """Bring everything `request` names into the database as one new version.
 
     Finished units lie in the database's ledger until the commit, so a killed run repeats at most one unit. Segments the
-    database already holds add nothing; a run that adds nothing makes no version.
+    database already holds add nothing; a run that adds nothing makes no version. `restart` forgets finished units.
 
     Raises:
         FeatureSpaceMismatch: the encoder is not the database's.
+        DatabaseError: E304 when another process is at the same build.
     """
     if database.space != encoder.space:
         raise FeatureSpaceMismatch(
@@ -58,9 +61,13 @@ def build(
         )
     start = time.perf_counter()
     ledger = Ledger(database.path, request.job(encoder.space))
-    outcome = _run_units(database, request, encoder, ledger, observe)
-    database, intake = _commit(database, request, ledger, outcome.keys, operation)
-    ledger.remove()
+    with ledger.running():
+        if restart:
+            ledger.forget(ledger.units())
+        outcome = _run_units(database, request, encoder, ledger, observe)
+        database, intake = _commit(database, request, ledger, outcome.keys, operation)
+        # Only what this run committed: the ledger may hold units of a longer run that was interrupted.
+        ledger.forget(outcome.keys)
     return RunReport(
         database=database.name,
         version=database.version,
@@ -73,7 +80,7 @@ def build(
         content_hash=database.content_hash(),
         seconds=time.perf_counter() - start,
         failures=tuple(outcome.failures),
-        warnings=tuple(request.corpus.warnings()),
+        warnings=(*request.corpus.warnings(), *_elsewhere_warnings(database, outcome.elsewhere)),
     )
 
 
@@ -84,6 +91,7 @@ class _Outcome:
     segments: int = 0
     known: int = 0
     resumed: int = 0
+    elsewhere: Counter[tuple[str, str]] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
 
@@ -97,7 +105,7 @@ def _run_units(
             outcome.resumed += 1
             facts = ledger.read(unit.key)[2]
         else:
-            result = run_unit(unit, request, encoder, database.live_ids)
+            result = run_unit(unit, request, encoder, database.live_labels)
             facts = _facts(result)
             database.store_thumbnails(result.thumbnails)
             ledger.put(unit.key, result.segments, result.vectors, facts)
@@ -105,20 +113,38 @@ def _run_units(
         outcome.images += len(unit.images)
         outcome.segments += facts["segments"]
         outcome.known += facts["known"]
+        outcome.elsewhere.update({(label, stored): count for label, stored, count in facts["elsewhere"]})
         outcome.failures.extend(Failure(**failure) for failure in facts["failures"])
         observe(Progress(outcome.images, total, outcome.segments, len(outcome.failures), outcome.resumed))
     return outcome
 
 
 def _facts(result: UnitResult) -> dict[str, Any]:
-    return {"segments": len(result.segments), "known": result.known, "failures": [asdict(f) for f in result.failures]}
+    return {
+        "segments": len(result.segments),
+        "known": result.known,
+        "elsewhere": [[*labels, count] for labels, count in sorted(result.elsewhere.items())],
+        "failures": [asdict(f) for f in result.failures],
+    }
+
+
+def _elsewhere_warnings(database: Database, elsewhere: Mapping[tuple[str, str], int]) -> list[str]:
+    """Regions that are stored under a class other than the one they come with now."""
+    names = {normalise_name(name): item.name for item in database.classes for name in (*item.aliases, item.name)}
+    return [
+        f"{count} regions labelled '{label}' are stored as '{stored}' already and stay so; "
+        f"retclip db relabel {database.name} '{stored}' '{label}' --ids FILE moves them"
+        for (label, stored), count in elsewhere.items()
+        if names.get(normalise_name(label), label) != names.get(normalise_name(stored), stored)
+    ]
 
 
 class _Intake:
     """What a commit takes: counts per class, under the name that the database uses, and the cap on them."""
 
     def __init__(self, database: Database, cap: int | None) -> None:
-        self._live_ids, self._cap = database.live_ids, cap
+        self._live_labels, self._cap = database.live_labels, cap
+        self._kinds = {item.name: item.is_thing for item in database.classes}
         self._names = {
             normalise_name(name): item.name for item in database.classes for name in (*item.aliases, item.name)
         }
@@ -132,6 +158,7 @@ class _Intake:
 
     def add(self, transaction: Transaction, segments: list[StoredSegment], vectors: npt.NDArray[np.floating]) -> None:
         """Add the segments of a unit as far as the cap allows; those that are there already do not count."""
+        segments = [self._of_known_kind(segment) for segment in segments]
         rows = list(range(len(segments))) if self._cap is None else self._below_cap(segments, self._cap)
         for row in rows:
             self._counts[self._name(segments[row].label)] += 1
@@ -141,7 +168,7 @@ class _Intake:
             self.known += len(rows) - added
 
     def _below_cap(self, segments: list[StoredSegment], cap: int) -> list[int]:
-        stored = self._live_ids([segment.segment_id for segment in segments])
+        stored = self._live_labels([segment.segment_id for segment in segments])
         room: Counter[str] = Counter()
         rows = []
         for row, segment in enumerate(segments):
@@ -155,6 +182,11 @@ class _Intake:
                 self._taken.add(segment.segment_id)
                 rows.append(row)
         return rows
+
+    def _of_known_kind(self, segment: StoredSegment) -> StoredSegment:
+        """Thing or stuff as the class already is: a folder of photos cannot say, and must not turn sky into a thing."""
+        is_thing = self._kinds.get(self._name(segment.label), segment.is_thing)
+        return segment if is_thing == segment.is_thing else replace(segment, is_thing=is_thing)
 
     def _name(self, label: str) -> str:
         return self._names.get(normalise_name(label), label)
@@ -191,10 +223,3 @@ def _class_counts(database: Database, request: BuildRequest) -> dict[str, int]:
         for item in database.classes
         if touched & {normalise_name(name) for name in (item.name, *item.aliases)}
     }
-
-
-def unfinished_jobs(database: Database) -> Iterator[tuple[str, int]]:
-    """(job, finished units) of builds that were interrupted before their commit."""
-    for folder in sorted((database.path / "jobs").iterdir()):
-        if folder.is_dir():
-            yield folder.name, len(Ledger(database.path, folder.name).units())

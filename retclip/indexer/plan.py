@@ -62,7 +62,10 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """Pictures that are encoded together; `key` changes when a picture's file or labels change."""
+    """Pictures that are encoded together; `key` changes when a picture's file or image labels change.
+
+    Corrected masks or boxes do not change it: forget an interrupted run (`--restart`) after correcting them.
+    """
 
     key: str
     images: tuple[CorpusImage, ...]

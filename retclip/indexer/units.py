@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -32,13 +33,22 @@ class Failure:
 
 @dataclass(frozen=True)
 class UnitResult:
-    """segments and vectors (N, D) row by row; thumbnails by segment id; `known` ones were in the database before."""
+    """What one unit gave.
+
+    Attributes:
+        segments, vectors: new segments and their (N, D) float32 vectors, row by row.
+        thumbnails: JPEG bytes by segment id.
+        failures: pictures that could not be used.
+        known: segments that were in the database before.
+        elsewhere: how many of those came with a label (first) other than the stored one (second).
+    """
 
     segments: tuple[StoredSegment, ...]
     vectors: npt.NDArray[np.float32]
     thumbnails: Mapping[int, bytes]
     failures: tuple[Failure, ...]
     known: int
+    elsewhere: Mapping[tuple[str, str], int]
 
 
 @dataclass(frozen=True)
@@ -50,22 +60,32 @@ class _Loaded:
 
 
 def run_unit(
-    unit: WorkUnit, request: BuildRequest, encoder: DenseEncoder, live_ids: Callable[[Collection[int]], Collection[int]]
+    unit: WorkUnit,
+    request: BuildRequest,
+    encoder: DenseEncoder,
+    live_labels: Callable[[Collection[int]], Mapping[int, str]],
 ) -> UnitResult:
     """Read, encode and pool the pictures of one unit; a picture that fails is named and the others go on.
 
     Args:
-        live_ids: which of some segment ids the database already holds; those are not encoded again.
+        live_labels: those of some segment ids that the database holds, with their classes; they are not encoded again.
     """
     wanted = request.wanted()
     loaded, failures, known = [], [], 0
+    elsewhere: Counter[tuple[str, str]] = Counter()
     for image in unit.images:
         try:
             item = _load(image, request, wanted)
         except InputError as error:
             failures.append(Failure(image.image_id, str(image.path), error.code, f"{error.what} {error.why}".strip()))
             continue
-        fresh = _without(item, live_ids([segment.segment_id for segment in item.segments]))
+        stored = live_labels([segment.segment_id for segment in item.segments])
+        elsewhere.update(
+            (segment.label, stored[segment.segment_id])
+            for segment in item.segments
+            if stored.get(segment.segment_id, segment.label) != segment.label
+        )
+        fresh = _without(item, stored)
         known += len(item.segments) - len(fresh.segments)
         if fresh.segments:
             loaded.append(fresh)
@@ -93,7 +113,7 @@ def run_unit(
                     thumbnails[segment.segment_id] = thumbnail(
                         item.picture.pixels, region.mask, region.box, request.thumbnails
                     )
-    return UnitResult(tuple(segments), np.concatenate(vectors), thumbnails, tuple(failures), known)
+    return UnitResult(tuple(segments), np.concatenate(vectors), thumbnails, tuple(failures), known, elsewhere)
 
 
 def _load(image: CorpusImage, request: BuildRequest, wanted: Mapping[str, CorpusClass]) -> _Loaded:

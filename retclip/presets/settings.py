@@ -151,7 +151,7 @@ class FusionSettings:
         alpha, beta: weight of the out-of-vocabulary score for seen and unseen classes.
         gamma: weight of retrieval inside the out-of-vocabulary score.
         gamma_by_class: a class without exemplars keeps its whole CLIP score instead of (1 - gamma) of it.
-        reliability: (intercept, slope) of the chance that a query's class is stored, by its nearest distance; gamma is
+        reliability: (intercept, slope) of the chance that the nearest neighbour is right, by its distance; gamma is
             multiplied by it. Empty = gamma as it is. `retclip tune` fits it on the database.
         only_valid_masks: ignore CLIP for masks that cover no cell of the feature map (FC-CLIP's ResNet releases).
         void: the head's own void probability, or `corrected` by the confidence of CLIP and retrieval.

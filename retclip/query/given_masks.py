@@ -15,6 +15,9 @@ from retclip.core.panoptic import rgb_to_ids
 from retclip.core.vocabulary import Vocabulary
 from retclip.ports.proposals import Proposals
 
+# A dense mask per value: a photo taken for a label image would ask for tens of gigabytes.
+MOST_MASKS = 2_000
+
 
 class GivenMasks:
     """Reads `<folder>/<picture stem>.png`: COCO panoptic colours or grey ids; 0 is nothing, every other id a mask."""
@@ -52,5 +55,12 @@ class GivenMasks:
                 fix="Save them at the size of the upright picture.",
             )
         present = [value for value in np.unique(ids).tolist() if value != 0]
+        if len(present) > MOST_MASKS:
+            raise InputError(
+                "E151",
+                f"{path} holds {len(present):,} different values; is it a photo?",
+                why=f"Every value that is not 0 is one mask, at most {MOST_MASKS:,} a picture.",
+                fix="Save a label image: a PNG without compression loss or smoothing.",
+            )
         masks = np.stack([ids == value for value in present]) if present else np.zeros((0, *picture.size), dtype=bool)
         return MaskSet(torch.from_numpy(masks), picture.size, "given")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from retclip.core.results import LabelMatch
@@ -106,6 +106,16 @@ def _matches(
         else:
             result.append(LabelMatch(category.name, (), "none", 0.0))
     return tuple(result)
+
+
+def with_stored_kinds(vocabulary: Vocabulary, stored: Sequence[StoredClass], labels: LabelMap) -> Vocabulary:
+    """The vocabulary with thing or stuff taken from the stored classes where the class list does not say."""
+    kinds = {item.name: item.is_thing for item in stored}
+    categories = [
+        category if category.kind_stated or not match.stored else replace(category, is_thing=kinds[match.stored[0]])
+        for category, match in zip(vocabulary, labels.matches, strict=True)
+    ]
+    return Vocabulary(vocabulary.name, tuple(categories))
 
 
 def vocabulary_of(name: str, stored: Sequence[StoredClass]) -> Vocabulary:

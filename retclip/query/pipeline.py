@@ -23,7 +23,7 @@ from retclip.ports.encoders import DenseEncoder, TextEncoder, embed_regions
 from retclip.ports.neighbors import NeighborIndex
 from retclip.ports.proposals import MaskProposer, Proposals
 from retclip.presets import Preset
-from retclip.query.matching import LabelMap, match_labels
+from retclip.query.matching import LabelMap, match_labels, with_stored_kinds
 from retclip.query.merge import merge_panoptic, semantic_map, thing_instances
 from retclip.query.provenance import Evidence, explain
 from retclip.query.scoring import AskedClasses, Hits, Observation, weigh
@@ -79,9 +79,9 @@ class RetrievalSegmenter:
         self._index = index
         self._preset = preset
         self._similarity = TextSimilarity(models.text) if models.text is not None else None
-        self.vocabulary = vocabulary
         self.seen = seen_classes(vocabulary, models.head.training_names if models.head else ())
         self.labels: LabelMap = match_labels(vocabulary, index.classes, models.text, preset.retrieval.label_match)
+        self.vocabulary = with_stored_kinds(vocabulary, index.classes, self.labels)
         if not self.labels.column and models.text is None:
             shown = ", ".join(vocabulary.names[:5])
             raise DatabaseError(
@@ -101,6 +101,10 @@ class RetrievalSegmenter:
             notes.append(f"{sum(self.seen)} of {len(self.seen)} asked classes were seen in training: alpha, else beta.")
         else:
             notes.append("No in-vocabulary head in this preset: alpha and beta play no part.")
+        missing = [match.requested for match in self.labels.matches if match.method == "none"]
+        if missing:
+            shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+            notes.append(f"Without exemplars in '{self._index.name}': {shown}.")
         for label, candidates in self.labels.ambiguous:
             notes.append(
                 f"Stored class '{label}' fits {' and '.join(repr(c) for c in candidates)}; '{candidates[0]}' is used."

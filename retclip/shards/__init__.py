@@ -3,7 +3,7 @@
 from retclip.shards.catalog import database_path, home, list_databases, locate_database, open_database
 from retclip.shards.classes import StoredClass
 from retclip.shards.database import Database, VersionSummary
-from retclip.shards.ledger import Ledger
+from retclip.shards.ledger import Ledger, unfinished_jobs
 from retclip.shards.transforms import KINDS as TRANSFORMS
 from retclip.shards.verification import Problem, VerifyReport, verify
 
@@ -20,5 +20,6 @@ __all__ = [
     "list_databases",
     "locate_database",
     "open_database",
+    "unfinished_jobs",
     "verify",
 ]

@@ -107,7 +107,7 @@ class ClassTable:
                 f"The database has no class '{label}'.",
                 why=f"It has {sum(e.state == 'live' for e in self)} classes"
                 + (f"; near: {', '.join(near)}." if near else "."),
-                fix="List the classes with: retclip db info <name>",
+                fix="List the classes with: retclip db classes NAME",
             )
         return found
 

@@ -229,11 +229,17 @@ class Database:
         wanted = None if classes is None else [self._class_id(c) for c in classes]
         return self._records.iterate(wanted)
 
-    def live_ids(self, segment_ids: Iterable[int]) -> set[int]:
-        """Those of the ids that are live in this version."""
+    def live_labels(self, segment_ids: Iterable[int]) -> dict[int, str]:
+        """Those of the ids that are live in this version, with the name of their class."""
         ids = np.fromiter(segment_ids, np.uint64)
-        shard, _ = self.snapshot.locate(ids)
-        return set(ids[shard >= 0].tolist())
+        shards, rows = self.snapshot.locate(ids)
+        names: dict[int, str] = {}
+        for shard in np.unique(shards[shards >= 0]).tolist():
+            here = shards == shard
+            classes = self.snapshot.effective_classes(shard, rows[here]).tolist()
+            labels = (self.manifest.classes[class_id].name for class_id in classes)
+            names.update(zip(ids[here].tolist(), labels, strict=True))
+        return names
 
     def thumbnail(self, segment_id: int) -> bytes | None:
         """JPEG bytes of a cached thumbnail, None when there is none."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from retclip.core.errors import require
 from retclip.core.segments import StoredSegment
 from retclip.shards import durable
+from retclip.shards.lock import held_lock
 from retclip.shards.manifest import canonical_json, check_format
 
 MAX_HEADER_BYTES = 1 << 26
@@ -111,9 +113,23 @@ class Ledger:
         """Keys of all finished units, sorted; damaged spills are removed."""
         return sorted(header["key"] for _, header in self._spills())
 
-    def remove(self) -> None:
-        """Forget the job and everything in it."""
-        durable.remove(self.folder)
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Keep other processes out of this job while the block runs; a job without units is removed at its end.
+
+        Raises:
+            DatabaseError: E304 when another process is in it.
+        """
+        name = self.folder.parent.parent.stem
+        with held_lock(self.folder / "LOCK", f"This build of database '{name}' is running already.", "build"):
+            yield
+            if not any(self.folder.glob("*" + _SUFFIX)):
+                durable.remove(self.folder)
+
+    def forget(self, unit_keys: Iterable[str]) -> None:
+        """Remove finished units; call it inside `running`."""
+        for key in unit_keys:
+            durable.remove(self._path(key))
 
     def _spills(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         for path in sorted(self.folder.glob("*" + _SUFFIX)):
@@ -133,6 +149,13 @@ class Ledger:
             durable.remove(path)
             return None
         return header
+
+
+def unfinished_jobs(database: Path) -> list[tuple[str, int]]:
+    """(job, finished units) of the builds of a database that were interrupted before their commit."""
+    # Counted, not read: damaged spills are found by the build that resumes.
+    jobs = ((folder.name, len(list(folder.glob("*" + _SUFFIX)))) for folder in sorted((database / "jobs").glob("*")))
+    return [(name, units) for name, units in jobs if units]
 
 
 def _checked_header(path: Path) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,14 +15,23 @@ from retclip.core.errors import DatabaseError
 from retclip.shards.durable import explained
 
 
+def writer_lock(database: Path, operation: str) -> AbstractContextManager[None]:
+    """Hold `LOCK` of a database: see `held_lock`."""
+    return held_lock(database / "LOCK", f"Database '{database.stem}' is being written by somebody else.", operation)
+
+
 @contextmanager
-def writer_lock(database: Path, operation: str) -> Iterator[None]:
-    """Hold `LOCK` of a database while the block runs; the kernel frees it when the process dies.
+def held_lock(path: Path, busy: str, operation: str) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs; the kernel frees it when the process dies.
+
+    Args:
+        path: the lock file; it is made, and left behind.
+        busy: what to say when another process holds it.
+        operation: what the holder does, for that message.
 
     Raises:
-        DatabaseError: E304 when another writer holds it, naming process, host and time.
+        DatabaseError: E304 when another process holds it, naming process, host and time.
     """
-    path = database / "LOCK"
     with explained(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -31,7 +40,7 @@ def writer_lock(database: Path, operation: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise DatabaseError(
                 "E304",
-                f"Database '{database.stem}' is being written by somebody else.",
+                busy,
                 why=f"Holder: {_holder(descriptor)}.",
                 fix="Wait until that command has finished; readers are not affected.",
             ) from error

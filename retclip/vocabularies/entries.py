@@ -17,19 +17,19 @@ class Entry:
 
     place: str
     names: tuple[str, ...]
-    is_thing: bool
+    is_thing: bool | None
     id: int | None = None
 
 
 def parse_names(text: str, place: str, origin: str) -> Entry:
-    """Read `name, synonym, ...` with an optional leading `thing:` or `stuff:`; things where neither stands there.
+    """Read `name, synonym, ...` with an optional leading `thing:` or `stuff:`; no kind where neither stands there.
 
     Raises:
         InputError: E121 for no name, a name that is too long or one with control characters.
     """
     kind, colon, rest = text.partition(":")
     is_marked = bool(colon) and kind.strip().casefold() in _KINDS
-    is_thing = _KINDS[kind.strip().casefold()] if is_marked else True
+    is_thing = _KINDS[kind.strip().casefold()] if is_marked else None
     return _entry((rest if is_marked else text).split(","), is_thing, None, place, origin)
 
 
@@ -65,7 +65,7 @@ def parse_json(text: str, origin: str) -> list[Entry]:
 
 def _parse_item(item: object, place: str, origin: str) -> Entry:
     if isinstance(item, str):
-        return _entry([item], True, None, place, origin)
+        return _entry([item], None, None, place, origin)
     fields = {"name": str, "synonyms": list, "is_thing": bool}
     if not isinstance(item, dict) or "name" not in item or not set(item) <= set(fields):
         raise _problem(origin, f"In {place}: expected a name or an object with name, synonyms and is_thing.")
@@ -75,10 +75,10 @@ def _parse_item(item: object, place: str, origin: str) -> Entry:
     synonyms = item.get("synonyms", [])
     if not all(isinstance(synonym, str) for synonym in synonyms):
         raise _problem(origin, f"In {place}: synonyms are not all names.")
-    return _entry([item["name"], *synonyms], item.get("is_thing", True), None, place, origin)
+    return _entry([item["name"], *synonyms], item.get("is_thing"), None, place, origin)
 
 
-def _entry(names: list[str], is_thing: bool, number: int | None, place: str, origin: str) -> Entry:
+def _entry(names: list[str], is_thing: bool | None, number: int | None, place: str, origin: str) -> Entry:
     cleaned = tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
     if not cleaned:
         raise _problem(origin, f"In {place}: there is no name.")

@@ -77,7 +77,10 @@ def _assemble(name: str, origin: str, entries: list[Entry]) -> Vocabulary:
         raise _problem(origin, f"Some classes have ids and some have none, see {place}.", "Number all or none.")
     _refuse_doubles(origin, [(normalise_name(entry.names[0]), entry) for entry in entries])
     _refuse_doubles(origin, [(f"id {entry.id}", entry) for entry in entries if entry.id is not None])
-    categories = [Category(n if e.id is None else e.id, e.names, e.is_thing) for n, e in enumerate(entries)]
+    categories = [
+        Category(n if e.id is None else e.id, e.names, e.is_thing is not False, kind_stated=e.is_thing is not None)
+        for n, e in enumerate(entries)
+    ]
     return Vocabulary(name, tuple(categories))
 
 

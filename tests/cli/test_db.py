@@ -124,8 +124,26 @@ def test_impossible_masks_and_pictures_are_input_errors(home: Path, street: Path
     assert run("db", "search", "pets", "--image", tmp_path / "none.png", "--json").error["code"] == "E111"
 
 
-def test_searching_an_empty_version_finds_nothing(home: Path, street: Path, run: Run) -> None:
-    assert run("db", "search", "pets@1", "--image", street, "--json").json == []
+def test_searching_an_empty_version_says_that_it_is_empty(home: Path, street: Path, run: Run) -> None:
+    outcome = run("db", "search", "pets@1", "--image", street, "--json")
+    assert (outcome.code, outcome.error["code"]) == (5, "E302")
+
+
+def test_the_log_lists_versions_and_any_of_them_can_come_back(home: Path, run: Run) -> None:
+    before = run("db", "info", "pets", "--json").json
+    run("db", "delete", "pets", "--label", "red", "--yes")
+    run("db", "delete", "pets", "--label", "blue", "--yes")
+    back = run("db", "restore", "pets", str(before["version"]), "--json").json
+    assert back["segments"] == before["segments"]
+    log = run("db", "log", "pets", "--json").json
+    assert [entry["operation"] for entry in log][-3:] == ["delete", "delete", "restore"]
+    assert run("db", "info", "pets", "--json").json["content_hash"] == before["content_hash"]
+
+
+def test_the_key_transform_is_a_version_too(home: Path, run: Run) -> None:
+    assert run("db", "transform", "pets", "whiten").code == 0
+    assert run("db", "info", "pets", "--json").json["key_transform"] == "whiten"
+    assert run("db", "transform", "pets", "bleach").code == 3
 
 
 # Corrections.

@@ -222,7 +222,7 @@ def test_an_interrupt_keeps_finished_units(
         patch.setattr(Ledger, "put", put_and_interrupt)
         stopped = run(*build_words(preset, workshop / "photos"))
     assert stopped.code == 130
-    assert "finished work is kept" in stopped.err
+    assert "what was written is kept" in stopped.err
     assert run("db", "info", "new", "--json").json["unfinished"] != []
     outcome = run(*build_words(preset, workshop / "photos"), "--json")
     assert outcome.code == 0, outcome.err

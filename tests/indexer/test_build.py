@@ -16,9 +16,9 @@ from PIL import Image
 from retclip.core.errors import FeatureSpaceMismatch
 from retclip.core.rle import decode_mask
 from retclip.core.vocabulary import Vocabulary
-from retclip.indexer.build import Progress, build, unfinished_jobs
+from retclip.indexer.build import Progress, build
 from retclip.indexer.plan import BuildRequest
-from retclip.shards import Database, verify
+from retclip.shards import Database, unfinished_jobs, verify
 from tests.fakes import COLOURS, ColourEncoder, StripeCorpus, build_stripes, strips
 
 STRIPES = 12
@@ -54,7 +54,7 @@ def test_every_region_is_stored_with_its_origin(tmp_path: Path, corpus: StripeCo
         assert (segment.split, segment.license, segment.attribution) == ("train", "CC0", "nobody")
         assert segment.image_uri == str(corpus.paths[number])
         assert segment.is_thing == (segment.label != "grey")
-    assert not list(unfinished_jobs(database))
+    assert not list(unfinished_jobs(database.path))
 
 
 def test_synonyms_are_kept_unless_they_name_another_class(tmp_path: Path, corpus: StripeCorpus) -> None:
@@ -132,7 +132,7 @@ def test_an_interrupted_build_goes_on_after_its_last_unit(
     with pytest.raises(error):
         build(database, request_of(corpus), ColourEncoder(), "build", stop)
     assert Database.open(database.path).version == 1
-    assert [units for _, units in unfinished_jobs(database)] == [after]
+    assert [units for _, units in unfinished_jobs(database.path)] == [after]
     assert verify(database.path, deep=True).ok
     encoder = ColourEncoder()
     report = build(Database.open(database.path), request_of(corpus), encoder, "build")
@@ -140,7 +140,7 @@ def test_an_interrupted_build_goes_on_after_its_last_unit(
     assert encoder.calls == 7 - min(7, 2 * after)
     assert report.added == STRIPES
     assert report.content_hash == expected.content_hash()
-    assert not list(unfinished_jobs(database))
+    assert not list(unfinished_jobs(database.path))
 
 
 @pytest.mark.parametrize("call", range(1, UNITS + 1))
@@ -167,14 +167,14 @@ def test_a_build_that_died_between_commit_and_cleaning_up_claims_nothing_twice(
 ) -> None:
     database = create(tmp_path / "a.retdb")
     with monkeypatch.context() as patch:
-        patch.setattr("retclip.shards.ledger.Ledger.remove", lambda self: (_ for _ in ()).throw(Stop()))
+        patch.setattr("retclip.shards.ledger.Ledger.forget", lambda self, keys: (_ for _ in ()).throw(Stop()))
         with pytest.raises(Stop):
             build(database, request_of(corpus), ColourEncoder(), "build")
     committed = Database.open(database.path)
     assert len(committed) == STRIPES
     report = build(committed, request_of(corpus), ColourEncoder(), "build")
     assert (report.added, report.known, report.version) == (0, STRIPES, committed.version)
-    assert not list(unfinished_jobs(committed))
+    assert not list(unfinished_jobs(committed.path))
 
 
 def test_a_unit_whose_pictures_changed_is_done_again(tmp_path: Path, corpus: StripeCorpus) -> None:
@@ -316,7 +316,7 @@ def test_another_encoder_is_refused_before_anything_is_read(tmp_path: Path, corp
     with pytest.raises(FeatureSpaceMismatch, match="fake/other"):
         build(database, request_of(corpus), ColourEncoder("fake/other"), "build")
     assert corpus.decoded == []
-    assert not list(unfinished_jobs(database))
+    assert not list(unfinished_jobs(database.path))
 
 
 def stored_vectors(database: Database) -> dict[tuple[int, str], np.ndarray]:
@@ -339,3 +339,44 @@ def test_deleted_segments_come_back_only_when_they_are_built_again(tmp_path: Pat
     assert again.keys() == whole.keys()
     # A picture pooled for fewer regions may round its last bit differently.
     np.testing.assert_allclose(list(again.values()), [whole[key] for key in again], atol=1e-3)
+
+
+def test_a_short_run_leaves_the_units_of_a_longer_one(tmp_path: Path, corpus: StripeCorpus) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.done >= 6:
+            raise KeyboardInterrupt
+
+    database = create(tmp_path / "a.retdb")
+    with pytest.raises(KeyboardInterrupt):
+        build(database, request_of(corpus), ColourEncoder(), "build", stop)
+    build(database, replace(request_of(corpus), limit=2), ColourEncoder(), "build")
+    assert [units for _, units in unfinished_jobs(database.path)] == [2]
+    report = build(Database.open(database.path), request_of(corpus), ColourEncoder(), "build")
+    assert report.resumed_units == 2
+    assert report.content_hash == build_stripes(tmp_path / "b.retdb", corpus)[1].content_hash
+
+
+def test_a_class_keeps_its_kind_when_it_is_taught(tmp_path: Path) -> None:
+    first = StripeCorpus.write(tmp_path / "first", [["grey", "red"]])
+    database, _ = build_stripes(tmp_path / "a.retdb", first)
+
+    class Things(StripeCorpus):
+        def regions(self, image, size, kind):  # type: ignore[no-untyped-def]
+            return [replace(region, is_thing=True) for region in super().regions(image, size, kind)]
+
+    more = Things.write(tmp_path / "more", [["red", "grey"], ["grey"], ["grey", "blue"]])
+    build(database, request_of(more), ColourEncoder(), "add-classes")
+    kinds = {item.name: item.is_thing for item in Database.open(database.path).classes}
+    assert kinds == {"grey": False, "red": True, "blue": True}
+
+
+def test_regions_that_are_stored_under_another_class_are_named(tmp_path: Path, corpus: StripeCorpus) -> None:
+    database, _ = build_stripes(tmp_path / "a.retdb", corpus)
+    with database.write("relabel", "test") as transaction:
+        transaction.relabel_segments(
+            [s.segment_id for _, _, s in database.iter_segments() if s.label == "red"], "purple"
+        )
+        moved = transaction.commit()
+    report = build(moved, request_of(corpus), ColourEncoder(), "build")
+    assert report.added == 0
+    assert any("labelled 'red' are stored as 'purple'" in warning for warning in report.warnings)

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from retclip.core.errors import InputError
+from retclip.core.images import Picture
 from retclip.core.panoptic import ids_to_rgb
 from retclip.core.vocabulary import Vocabulary
-from retclip.query.given_masks import GivenMasks
+from retclip.query.given_masks import MOST_MASKS, GivenMasks
 from tests.fakes import picture_of
 
 WORDS = Vocabulary.from_names("w", ["red"])
@@ -61,3 +62,12 @@ def test_damaged_files_and_missing_folders_are_input_errors(tmp_path: Path) -> N
     with pytest.raises(InputError) as caught:
         GivenMasks(tmp_path / "nowhere")
     assert caught.value.code == "E150"
+
+
+def test_a_photo_is_not_taken_for_a_label_image(tmp_path: Path) -> None:
+    picture = Picture(np.zeros((60, 60, 3), np.uint8), "0" * 64, "street.jpg")
+    noise = np.random.default_rng(3).integers(0, 256, picture.pixels.shape, np.uint8)
+    assert len(np.unique(noise.reshape(-1, 3), axis=0)) > MOST_MASKS
+    Image.fromarray(noise).save(tmp_path / "street.png")
+    with pytest.raises(InputError, match="is it a photo"):
+        GivenMasks(tmp_path).propose([picture], WORDS)

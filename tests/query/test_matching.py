@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retclip.core.vocabulary import Category, Vocabulary, normalise_name
-from retclip.query.matching import match_labels, vocabulary_of
+from retclip.query.matching import match_labels, vocabulary_of, with_stored_kinds
 from retclip.shards import StoredClass
 from tests.fakes import ColourEncoder, ColourTexts
 
@@ -114,3 +114,12 @@ def test_text_match_is_one_cosine_per_stored_class() -> None:
     labels = match_labels(words(("blue", "red")), [stored(1, "scarlet")], texts)
     cosine = texts.encode_names(["scarlet"]) @ texts.encode_names(["red"]).T
     torch.testing.assert_close(torch.tensor(labels.matches[0].similarity), cosine[0, 0])
+
+
+def test_a_class_list_that_is_silent_takes_thing_or_stuff_from_the_database() -> None:
+    silent = [Category(n, (name,), kind_stated=False) for n, name in enumerate(("sky", "dog", "unicorn"))]
+    stated = Category(3, ("river",), True)
+    vocabulary = Vocabulary("v", (*silent, stated))
+    known = [StoredClass(n, name, (), name == "dog", 1) for n, name in enumerate(("sky", "dog", "river"))]
+    resolved = with_stored_kinds(vocabulary, known, match_labels(vocabulary, known))
+    assert [category.is_thing for category in resolved] == [False, True, True, True]

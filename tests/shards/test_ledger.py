@@ -32,8 +32,20 @@ def test_units_come_back(ledger, rows, dtype):
     assert ledger.units() == ["../ü\0", "a/1"]
     assert ledger.read("../ü\0")[0] == []
     assert len(list(ledger.folder.iterdir())) == 2
-    ledger.remove()
+    with ledger.running():
+        ledger.forget(["a/1"])
+        assert ledger.units() == ["../ü\0"]
+        ledger.forget(["../ü\0"])
     assert not ledger.folder.exists()
+
+
+def test_one_process_at_a_time_works_on_a_job(ledger, database):
+    with (
+        ledger.running(),
+        pytest.raises(DatabaseError, match="running already"),
+        Ledger(database.path, "job-1").running(),
+    ):
+        pytest.fail("a second run was let in")
 
 
 def test_a_new_ledger_of_the_same_job_resumes(ledger, database, rows):
