@@ -48,7 +48,9 @@ def sample_values_by_grid(value: Tensor, sizes: Sequence[Size], locations: Tenso
 
 def sample_values_by_gather(value: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
     """`sample_values` as one weighted bag of rows per query and head: no (L, points, dim) intermediate."""
-    chunks = zip(locations.split(QUERIES_AT_ONCE, dim=1), weights.split(QUERIES_AT_ONCE, dim=1), strict=True)
+    chunks = zip(
+        torch.split(locations, QUERIES_AT_ONCE, dim=1), torch.split(weights, QUERIES_AT_ONCE, dim=1), strict=True
+    )
     return torch.cat([_gather(value, sizes, *chunk) for chunk in chunks], dim=1)
 
 
