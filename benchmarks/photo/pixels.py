@@ -11,7 +11,6 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -68,12 +67,8 @@ def main() -> None:
         if kind == "regions"
         else GivenMasks(annotations / f"panoptic_{images[0].split}")
     )
-    segmenter = RetrievalSegmenter(
-        Models(encoder, proposer),
-        database,
-        load_vocabulary("@coco133"),
-        replace(preset, proposals=replace(preset.proposals, kind=kind)),
-    )
+    settings = preset if kind == "regions" else preset.for_given_masks()
+    segmenter = RetrievalSegmenter(Models(encoder, proposer), database, load_vocabulary("@coco133"), settings)
     quality, segmenting, writing, unlabelled = PanopticQuality(segmenter.vocabulary), [], [], []
 
     def walk() -> Iterator[ReportItem]:

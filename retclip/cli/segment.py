@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -98,9 +98,10 @@ def segment(
     allowed = parse_share(max_failures)
     vocabulary = load_vocabulary(classes) if classes is not None else None
     masks = None if proposals in (None, "regions") else Path(str(proposals))
-    if proposals is not None:
-        kind: Literal["regions", "given"] = "regions" if masks is None else "given"
-        settings = replace(settings, proposals=replace(settings.proposals, kind=kind))
+    if masks is not None:
+        settings = settings.for_given_masks()
+    elif proposals == "regions":
+        settings = replace(settings, proposals=replace(settings.proposals, kind="regions"))
     segmenter = make_segmenter(database, vocabulary, settings, masks, device)
     for note in segmenter.notes:
         speech.note(f"note: {note}")

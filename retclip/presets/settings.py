@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Literal
 
 from retclip.core.errors import require
@@ -209,6 +209,12 @@ class Preset:
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
     fusion: FusionSettings = field(default_factory=FusionSettings)
     merge: MergeSettings = field(default_factory=MergeSettings)
+
+    def for_given_masks(self) -> Preset:
+        """The same settings for masks from files: each is an object of its own, so none are joined."""
+        return replace(
+            self, proposals=replace(self.proposals, kind="given"), merge=replace(self.merge, join_things=False)
+        )
 
     def __post_init__(self) -> None:
         shared = self.proposals.kind != "fcclip" or self.encoder.library == "fcclip"
