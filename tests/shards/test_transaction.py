@@ -238,7 +238,7 @@ def _append(path: str, base: int, start) -> None:
     from retclip.core.segments import StoredSegment
 
     template = next(s for _, _, s in Database.open(Path(path)).iter_segments())
-    start.wait()
+    start.wait(timeout=120)
     done = 0
     while done < 4:
         segment: StoredSegment = replace(template, segment_id=base + done, label=f"process {base}")
@@ -259,7 +259,8 @@ def test_racing_processes_lose_nothing_and_readers_see_whole_versions(database):
     writers = [context.Process(target=_append, args=(str(database.path), base, start)) for base in (100, 200)]
     for writer in writers:
         writer.start()
-    start.wait()
+    # A writer that dies before the start breaks the barrier instead of leaving the test to wait for ever.
+    start.wait(timeout=120)
     while any(writer.is_alive() for writer in writers):
         seen = Database.open(database.path)
         assert len(seen) == 60 + seen.version - 2
