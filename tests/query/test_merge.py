@@ -38,9 +38,9 @@ def golden_cases(goldens: Goldens) -> Iterator[tuple[str, dict[str, Any], dict[s
     things = set(facts["thing_contiguous_ids"])
     classes = Vocabulary("ade", tuple(Category(c, (f"c{c}",), c in things) for c in range(facts["num_classes"])))
     for name, case in facts.items():
-        if isinstance(case, dict):
-            prefix = f"{name}."
-            yield name, case, {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}, classes
+        own = {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(f"{name}.")}
+        if isinstance(case, dict) and own:  # a compact set holds the arrays of some cases only
+            yield name, case, own, classes
 
 
 def proposals_of(arrays: dict[str, Tensor]) -> tuple[MaskSet, Tensor, Tensor]:

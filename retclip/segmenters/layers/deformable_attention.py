@@ -25,7 +25,7 @@ def sample_values(value: Tensor, sizes: Sequence[Size], locations: Tensor, weigh
     Returns:
         (B, L, heads * dim).
     """
-    # The fused gather was measured about twice as fast as grid_sample on a CPU, but slower backwards.
+    # The fused gather was measured 1.2 to 2.8 times as fast as grid_sample on a CPU, but slower backwards.
     if value.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_exporting():
         return sample_values_by_gather(value, sizes, locations, weights)
     return sample_values_by_grid(value, sizes, locations, weights)
