@@ -158,6 +158,9 @@ class StripeCorpus:
     def classes(self) -> tuple[CorpusClass, ...]:
         return tuple(CorpusClass(f"raw {c}", c, self._aliases.get(c, ()), c != "grey") for c in COLOURS)
 
+    def size(self) -> int:
+        return len(self.paths)
+
     def images(self) -> Iterator[CorpusImage]:
         for path, colours in zip(self.paths, self._pictures, strict=True):
             labels = tuple(ImageLabel(f"raw {c}", "human", 0.75, True) for c in dict.fromkeys(colours))

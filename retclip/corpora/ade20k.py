@@ -75,6 +75,10 @@ class Ade20kCorpus:
         """The 150 classes in the order of their numbers; the first synonym is the name."""
         return tuple(self._classes.values())
 
+    def size(self) -> int:
+        """Pictures that `images` gives."""
+        return len(self._names)
+
     def images(self) -> Iterator[CorpusImage]:
         """Photos in the order of their names, labelled with every class that their class image holds.
 

@@ -97,6 +97,10 @@ class CocoCorpus:
         """The categories of the annotation file; suffixes such as `-other-merged` are stripped from stuff names."""
         return tuple(self._classes.values())
 
+    def size(self) -> int:
+        """Pictures that `images` gives."""
+        return len(self._photos)
+
     def images(self) -> Iterator[CorpusImage]:
         """Photos on disk in the order of their ids."""
         for photo in self._photos.values():

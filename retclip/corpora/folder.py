@@ -86,6 +86,10 @@ class FolderCorpus:
         """Class folders in alphabetical order; underscores become blanks."""
         return tuple(self._names.values())
 
+    def size(self) -> int:
+        """Pictures that `images` gives."""
+        return len(self._photos) - len(self._loose)
+
     def images(self) -> Iterator[CorpusImage]:
         """Photos in the order of their paths; the id is the path below the root (or split)."""
         loose = frozenset(self._loose)

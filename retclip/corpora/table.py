@@ -69,12 +69,17 @@ class TableCorpus:
         self._missing: list[str] = []
         self._labels: dict[str, None] = {}
         self._has_boxes = False
+        self._size = 0
         self._survey()
 
     @property
     def classes(self) -> tuple[CorpusClass, ...]:
         """Every label of the table in alphabetical order; tables do not tell things from stuff, all count as things."""
         return tuple(CorpusClass(label, label, (), True) for label in sorted(self._labels))
+
+    def size(self) -> int:
+        """Pictures that `images` gives."""
+        return self._size
 
     def images(self) -> Iterator[CorpusImage]:
         """Photos on disk in the order of their rows; the id is the column `id`, or else the path as written."""
@@ -125,7 +130,8 @@ class TableCorpus:
             captions += len(image.captions)
             if not _exists(image.path):
                 self._missing.append(image.path.name)
-        if rows == len(self._missing):
+        self._size = rows - len(self._missing)
+        if self._size == 0:
             why = f"None of the {rows:,} listed photos exists." if rows else "The table lists no photo of this split."
             raise InputError(
                 "E101", f"No images for {self._table}.", why=why, fix="Check --root, --split and the paths."

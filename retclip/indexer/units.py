@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from retclip.core.errors import InputError
-from retclip.core.images import Picture, read_picture
+from retclip.core.images import Picture
 from retclip.core.rle import encode_mask
 from retclip.core.segments import StoredSegment, segment_identity
 from retclip.indexer.plan import BuildRequest, WorkUnit
@@ -117,7 +117,7 @@ def run_unit(
 
 
 def _load(image: CorpusImage, request: BuildRequest, wanted: Mapping[str, CorpusClass]) -> _Loaded:
-    picture = read_picture(image.path)
+    picture = image.read()
     regions = tuple(
         region
         for region in request.corpus.regions(image, picture.size, request.kind)

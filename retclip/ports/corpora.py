@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, field
+from math import isfinite, nan
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retclip.core.errors import require
+from retclip.core.images import Picture, decode_picture, read_picture
 
 LabelSource = Literal["human", "machine", "caption", "folder", "table"]
 RegionKind = Literal["masks", "boxes"]
@@ -66,12 +67,13 @@ class CorpusImage:
     Attributes:
         source: name of the corpus, e.g. `coco`.
         image_id: unique inside the corpus and split.
-        path: the picture file.
+        path: the picture file, or the archive that holds it.
         split: `train`, `val2017`, ..., empty where the corpus has none.
         labels: statements about the whole picture.
         captions: sentences about it.
         license: name of the licence, empty if unknown.
         attribution: author or address to credit, empty if unknown.
+        data: the encoded picture where it is no file of its own (a member of an archive, a cell of a table).
     """
 
     source: str
@@ -82,9 +84,16 @@ class CorpusImage:
     captions: tuple[str, ...] = ()
     license: str = ""
     attribution: str = ""
+    data: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         require(bool(self.image_id), "CorpusImage.image_id", "not empty", repr(self.image_id))
+
+    def read(self) -> Picture:
+        """Decode the picture. Raises ImageError (E111..E114) for one that cannot be used."""
+        if self.data is None:
+            return read_picture(self.path)
+        return decode_picture(self.data, f"{self.path}:{self.image_id}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,9 @@ class Region:
         box: x0, y0, x1, y1 in pixels, half-open.
         is_crowd: the region covers a group of instances.
         box_source, mask_source: the annotation each comes from (`coco.panoptic`, `ade20k.annotations`, `box`,
-            `whole-image`, `folder.mask`, ...).
+            `whole-image`, `folder.mask`, ...) or the name of the network that found it.
+        detector_score, mask_iou: confidences of those networks, NaN where annotated.
+        prompt_chunk: hash of the detector's prompt, empty where annotated.
     """
 
     label: str
@@ -110,6 +121,9 @@ class Region:
     is_crowd: bool
     box_source: str
     mask_source: str
+    detector_score: float = nan
+    mask_iou: float = nan
+    prompt_chunk: str = ""
 
     def __post_init__(self) -> None:
         require(
@@ -136,8 +150,12 @@ class Corpus(Protocol):
         """Every class the corpus can label, in its own order."""
         ...
 
+    def size(self) -> int | None:
+        """How many pictures `images` gives; None where only reading them all could tell (archives, streams)."""
+        ...
+
     def images(self) -> Iterator[CorpusImage]:
-        """Pictures that are on disk, in an order that does not change between runs; no pixel is decoded."""
+        """Pictures that can be read, in an order that does not change between runs; no pixel is decoded."""
         ...
 
     def regions(self, image: CorpusImage, size: tuple[int, int], kind: RegionKind) -> list[Region]:

@@ -3,58 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from retclip.core.errors import require
+from retclip.presets.networks import DetectorSettings, EncoderSettings, MaskerSettings
 
 KeyTransform = Literal["none", "centre", "standardise", "whiten"]
-
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """Which network turns an image into features, and at which size.
-
-    Attributes:
-        library: `timm`, or `fcclip` for the frozen CLIP inside an FC-CLIP, which brings a text tower.
-        model: architecture name in that library; for `fcclip` a variant.
-        weights: a file (absolute, beside the preset, or in `RETCLIP_MODELS_DIR`) or `hub` for the library's own.
-        license: of the weights, as their authors state it.
-        layers: names of the modules whose outputs are concatenated, shallow to deep; empty = the last feature map.
-        stride: input pixels per feature cell after concatenation.
-        short_side, long_side: image size in pixels (FC-CLIP: 800 / 1333).
-        mean, std: RGB normalisation on the 0..1 scale.
-        model_args: passed to the library's constructor.
-
-    With `fcclip` the network itself decides layers, stride, mean and std.
-    """
-
-    library: Literal["timm", "fcclip"] = "timm"
-    model: str = "mobilenetv2_100"
-    weights: str = "hub"
-    license: str = ""
-    layers: tuple[str, ...] = ()
-    stride: int = 32
-    short_side: int = 480
-    long_side: int = 1333
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    model_args: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        require(self.stride > 0, "encoder.stride", "> 0", self.stride)
-        require(
-            0 < self.short_side <= self.long_side, "encoder.short_side", "0 < short_side <= long_side", self.short_side
-        )
-        require(len(self.mean) == len(self.std) == 3 and min(self.std) > 0, "encoder.std", "three values > 0", self.std)
-        if self.library == "fcclip":
-            require(self.weights != "hub", "encoder.weights", "a file: FC-CLIP's weights are on no hub", self.weights)
-            for field_ in fields(self):
-                own = field_.name not in ("layers", "stride", "mean", "std", "model_args")
-                value = getattr(self, field_.name)
-                default = field_.default if field_.default is not MISSING else {}
-                require(own or value == default, f"encoder.{field_.name}", "left out with fcclip", value)
 
 
 @dataclass(frozen=True)
@@ -67,6 +22,7 @@ class IndexSettings:
         min_area: smaller regions (pixels) are not stored.
         thumbnails: longest side of exemplar thumbnails in pixels, 0 = none.
         key_transform: linear map of the keys before comparison (spec: measured, centring is the cheapest gain).
+        box_threshold: boxes that the detector likes less are not stored.
     """
 
     batch: int = 8
@@ -74,8 +30,10 @@ class IndexSettings:
     min_area: int = 1
     thumbnails: int = 128
     key_transform: KeyTransform = "none"
+    box_threshold: float = 0.35
 
     def __post_init__(self) -> None:
+        require(0 < self.box_threshold < 1, "index.box_threshold", "in (0, 1)", self.box_threshold)
         require(self.batch > 0, "index.batch", "> 0", self.batch)
         require(self.shard_rows > 0, "index.shard_rows", "> 0", self.shard_rows)
         require(self.min_area > 0, "index.min_area", "> 0", self.min_area)
@@ -87,21 +45,31 @@ class ProposalSettings:
     """Where mask proposals come from.
 
     Attributes:
-        kind: `regions` (graph-based hierarchy, no weights), `given` (masks from files) or `fcclip` (the heads of the
-            encoder's FC-CLIP, with their own scores).
+        kind: `regions` (graph-based hierarchy, no weights), `given` (masks from files), `fcclip` (the heads of the
+            encoder's FC-CLIP, with their own scores), `gdino-sam` (the detector looks for every asked class, the masker
+            turns its boxes into masks) or `sam-grid` (the masker prompted with a grid of points).
         training_classes: class list (as for --classes) of those heads; a class that shares a name with it is seen.
         scales: observation scales of the graph-based segmentation, larger = fewer, larger regions.
         min_share: regions below this share of the image are dropped.
-        max_regions: at most so many proposals per image, largest first.
+        max_regions: at most so many proposals per image, largest (`gdino-sam`: most confident) first.
+        box_threshold: confidence below which a box of `gdino-sam` is pruned.
+        duplicate_iou: masks of `gdino-sam` and `sam-grid` that overlap more are one proposal.
+        grid: points per side of `sam-grid`.
     """
 
-    kind: Literal["regions", "given", "fcclip"] = "regions"
+    kind: Literal["regions", "given", "fcclip", "gdino-sam", "sam-grid"] = "regions"
     training_classes: str = "@coco133"
     scales: tuple[float, ...] = (100.0, 300.0, 900.0)
     min_share: float = 0.002
     max_regions: int = 150
+    box_threshold: float = 0.25
+    duplicate_iou: float = 0.85
+    grid: int = 32
 
     def __post_init__(self) -> None:
+        require(0 < self.box_threshold < 1, "proposals.box_threshold", "in (0, 1)", self.box_threshold)
+        require(0 < self.duplicate_iou <= 1, "proposals.duplicate_iou", "in (0, 1]", self.duplicate_iou)
+        require(self.grid > 0, "proposals.grid", "> 0", self.grid)
         require(bool(self.scales) and min(self.scales) > 0, "proposals.scales", "positive numbers", self.scales)
         require(0 <= self.min_share < 1, "proposals.min_share", "in [0, 1)", self.min_share)
         require(self.max_regions > 0, "proposals.max_regions", "> 0", self.max_regions)
@@ -204,6 +172,8 @@ class Preset:
 
     name: str
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    detector: DetectorSettings = field(default_factory=DetectorSettings)
+    masker: MaskerSettings = field(default_factory=MaskerSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
     proposals: ProposalSettings = field(default_factory=ProposalSettings)
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
@@ -223,4 +193,14 @@ class Preset:
             "proposals.kind",
             "fcclip only with encoder.library fcclip: one network is both",
             self.proposals.kind,
+        )
+        found = self.detector.library != "none" and self.masker.library != "none"
+        require(
+            self.proposals.kind != "gdino-sam" or found, "proposals.kind", "gdino-sam with detector and masker", "one"
+        )
+        require(
+            self.proposals.kind != "sam-grid" or self.masker.library != "none",
+            "proposals.kind",
+            "sam-grid with a masker",
+            "none",
         )

@@ -126,6 +126,11 @@ class Database:
         return self.manifest.transform
 
     @property
+    def models(self) -> Sequence[Mapping[str, str]]:
+        """Networks that took part in the database: role, name, license, sha256."""
+        return self.manifest.models
+
+    @property
     def created(self) -> str:
         """ISO 8601 UTC time of this version."""
         return self.manifest.created

@@ -90,7 +90,11 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One version. `counts` maps an effective class to (live rows, live rows that are things)."""
+    """One version.
+
+    `counts` maps an effective class to (live rows, live rows that are things). `models` tells of every network that
+    took part in the database so far: role, name, license and sha256, as plain text.
+    """
 
     version: int
     parent: int
@@ -104,6 +108,7 @@ class Manifest:
     classes: ClassTable
     counts: Mapping[int, tuple[int, int]]
     shards: tuple[ShardEntry, ...]
+    models: tuple[Mapping[str, str], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -127,6 +132,7 @@ class Manifest:
                 "next_class_id": self.classes.next_id,
                 "classes": [entry.to_json(*self.counts.get(entry.id, (0, 0))) for entry in self.classes],
                 "shards": [entry.to_json() for entry in self.shards],
+                "models": [dict(model) for model in self.models],
             }
         )
         return _PREFIX + body + _MIDDLE + hashlib.sha256(body).hexdigest().encode() + _SUFFIX
@@ -155,6 +161,8 @@ class Manifest:
             classes=classes,
             counts={int(c["id"]): (int(c["count"]), int(c["things"])) for c in fields["classes"] if c["count"]},
             shards=tuple(map(ShardEntry.from_json, fields["shards"])),
+            # Left out by the first writers of format 1.
+            models=tuple(fields.get("models", ())),
         )
 
 

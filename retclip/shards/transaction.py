@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +51,7 @@ class Transaction:
         manifest = self._base.manifest
         self._classes = manifest.classes.copy()
         self._transform = manifest.transform
+        self._models = manifest.models
         self._shards = list(self._base.snapshot.shards)
         self._staged: list[ShardEntry] = []
         self._unnamed: list[Path] = []
@@ -221,6 +222,15 @@ class Transaction:
         self._changed |= kind != self._transform
         self._transform = kind
 
+    def record_models(self, models: Iterable[Mapping[str, str]]) -> None:
+        """Add networks to those the version names (role, name, license, sha256); repeats add nothing.
+
+        A record alone is no change worth a version: it travels with the next commit that has one.
+        """
+        self._check_open()
+        fresh = [dict(model) for model in models]
+        self._models = (*self._models, *(model for model in fresh if model not in self._models))
+
     def commit(self, note: str = "") -> Database:
         """Publish the changes as one new version and return it; without changes, return the newest version.
 
@@ -244,6 +254,7 @@ class Transaction:
             classes=self._classes,
             counts=counts,
             shards=tuple(self._entry(part) for part in self._shards),
+            models=self._models,
         )
         return self._publish(draft, note)
 
