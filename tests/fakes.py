@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,12 @@ from retclip.core.rle import mask_box
 from retclip.core.vocabulary import Vocabulary
 from retclip.indexer.build import build
 from retclip.indexer.plan import BuildRequest
+from retclip.indexer.regions import AnnotatedRegions
 from retclip.indexer.report import RunReport
 from retclip.ports.corpora import CorpusClass, CorpusImage, ImageLabel, Region, RegionKind
+from retclip.ports.detection import Detections
 from retclip.ports.encoders import DenseFeatures
+from retclip.ports.masking import BoxMasks
 from retclip.ports.proposals import Proposals
 from retclip.shards import Database
 
@@ -193,6 +197,55 @@ def build_stripes(
     """A new database of a StripeCorpus; `change` alters the request (defaults: 2 pictures a unit, no thumbnails)."""
     encoder = ColourEncoder()
     database = Database.create(path, encoder.space, {"name": "fake"}, transform)
-    request = change(BuildRequest(corpus, "masks", batch=2, thumbnails=0))
+    request = change(BuildRequest(corpus, AnnotatedRegions(corpus, "masks"), batch=2, thumbnails=0))
     report = build(database, request, encoder, "build")
     return Database.open(path), report
+
+
+class ColourDetector:
+    """A Detector of stripes: every run of equal columns goes to the asked colour that lies nearest to it."""
+
+    name = "fake-detector@00000000"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    def detect(
+        self, pictures: Sequence[npt.NDArray[np.uint8]], phrases: Sequence[Sequence[str]], threshold: float
+    ) -> list[Detections]:
+        self.asked.extend(tuple(names) for names in phrases)
+        return [self._detect(p, names, threshold) for p, names in zip(pictures, phrases, strict=True)]
+
+    def _detect(self, picture: npt.NDArray[np.uint8], phrases: Sequence[str], threshold: float) -> Detections:
+        named = [(index, COLOURS[name]) for index, name in enumerate(phrases) if name in COLOURS]
+        row = picture[picture.shape[0] // 2].astype(float)
+        starts = [0, *(np.flatnonzero((row[1:] != row[:-1]).any(axis=1)) + 1).tolist(), len(row)]
+        found = []
+        for x0, x1 in pairwise(starts):
+            scored = [(1 - float(np.abs(row[x0] - colour).mean()) / 255, index) for index, colour in named]
+            score, phrase = max(scored, default=(0.0, -1))
+            if score >= threshold:
+                found.append((score, phrase, (x0, 0, x1, picture.shape[0])))
+        found.sort(key=lambda entry: -entry[0])
+        return Detections(
+            torch.tensor([box for _, _, box in found], dtype=torch.float32).reshape(-1, 4),
+            torch.tensor([phrase for _, phrase, _ in found], dtype=torch.int64),
+            torch.tensor([score for score, _, _ in found], dtype=torch.float32),
+            ("c0ffee",) * len(found),
+        )
+
+
+class BoxFiller:
+    """A BoxMasker whose masks are its boxes, as logits at a quarter of the picture's size."""
+
+    name = "fake-masker@00000000"
+
+    def masks(self, pictures: Sequence[npt.NDArray[np.uint8]], boxes: Sequence[Tensor]) -> list[BoxMasks]:
+        return [self._fill(p.shape[:2], found) for p, found in zip(pictures, boxes, strict=True)]
+
+    def _fill(self, size: tuple[int, int], boxes: Tensor) -> BoxMasks:
+        rows, columns = ((torch.arange(0, side, STRIDE) + STRIDE / 2) for side in size)
+        x0, y0, x1, y1 = boxes[:, :, None, None].unbind(1)
+        inside = (rows[:, None] > y0) & (rows[:, None] < y1) & (columns > x0) & (columns < x1)
+        logits = torch.where(inside, 4.0, -4.0)
+        return BoxMasks(MaskSet(logits, size, "boxes"), torch.full((len(boxes),), 0.875))

@@ -19,6 +19,7 @@ from retclip.core.images import read_picture
 from retclip.corpora import open_corpus
 from retclip.indexer.build import build
 from retclip.indexer.plan import BuildRequest
+from retclip.indexer.regions import AnnotatedRegions
 from retclip.ports.corpora import Corpus
 from retclip.ports.encoders import DenseEncoder, embed_regions
 from retclip.presets import Preset, load_preset, preset_to_mapping
@@ -51,7 +52,8 @@ def build_database(root: Path, split: str, preset: Preset, encoder: DenseEncoder
     """A database of the annotated masks of one split; crowd regions are kept, as the corpus reader does."""
     database = Database.create(folder, encoder.space, preset_to_mapping(preset), preset.index.key_transform)
     started = time.perf_counter()
-    request = BuildRequest(open_corpus("coco", root, split), "masks", batch=preset.index.batch)
+    corpus = open_corpus("coco", root, split)
+    request = BuildRequest(corpus, AnnotatedRegions(corpus, "masks"), batch=preset.index.batch)
     report = build(database, request, encoder, "build")
     print(
         f"database: {report.added} segments, {len(report.classes)} classes, {report.images} photos "

@@ -70,19 +70,20 @@ class ProgressLine:
         self._task = bar.add_task(title, extra="") if bar else None
         self._start = self._last = time.monotonic()
 
-    def update(self, done: int, total: int, extra: str = "") -> None:
-        """Set the count; `extra` is a short remark such as `12 failed`."""
+    def update(self, done: int, total: int | None, extra: str = "") -> None:
+        """Set the count; `total` is None where nobody knows it, `extra` a short remark such as `12 failed`."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, extra=extra)
             return
         now = time.monotonic()
-        if self._silent or (now - self._last < _LOG_SECONDS and done < total):
+        if self._silent or (now - self._last < _LOG_SECONDS and done != total):
             return
         self._last = now
         rate = done / max(now - self._start, 1e-9)
-        left = (total - done) / rate if rate else float("inf")
+        left = f", {(total - done) / rate if rate else float('inf'):.0f} s left" if total is not None else ""
+        count = f"{done}/{total}" if total is not None else f"{done}"
         print(
-            f"{self._title}: {done}/{total} {self._unit}, {rate:.2f}/s, {left:.0f} s left, {extra}".removesuffix(", "),
+            f"{self._title}: {count} {self._unit}, {rate:.2f}/s{left}, {extra}".removesuffix(", "),
             file=sys.stderr,
             flush=True,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from retclip import __version__
 from retclip.core.errors import FeatureSpaceMismatch
+from retclip.core.prefetch import prefetched
 from retclip.core.segments import StoredSegment
 from retclip.core.vocabulary import normalise_name
-from retclip.indexer.plan import BuildRequest, work_units
+from retclip.indexer.plan import BuildRequest, WorkUnit, work_units
 from retclip.indexer.report import RunReport
-from retclip.indexer.units import Failure, UnitResult, run_unit
+from retclip.indexer.units import Failure, LoadedUnit, UnitResult, load_unit, run_unit
 from retclip.ports.encoders import DenseEncoder
 from retclip.shards import Database, Ledger
 from retclip.shards.transaction import Transaction
@@ -25,10 +26,10 @@ from retclip.shards.transaction import Transaction
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: pictures done of `total`, new segments, failures, units taken from an earlier run."""
+    """How far a run is: pictures done of `total` (None: unknown), new segments, failures, units of an earlier run."""
 
     done: int
-    total: int
+    total: int | None
     segments: int
     failures: int
     resumed_units: int
@@ -98,14 +99,13 @@ class _Outcome:
 def _run_units(
     database: Database, request: BuildRequest, encoder: DenseEncoder, ledger: Ledger, observe: Observer
 ) -> _Outcome:
-    total = sum(1 for _ in request.images())
     outcome = _Outcome()
-    for unit in work_units(request.images(), request.batch):
-        if ledger.has(unit.key):
+    for unit, loaded in prefetched(_loaded_units(request, ledger), ahead=1):
+        if loaded is None:
             outcome.resumed += 1
             facts = ledger.read(unit.key)[2]
         else:
-            result = run_unit(unit, request, encoder, database.live_labels)
+            result = run_unit(loaded, request, encoder, database.live_labels)
             facts = _facts(result)
             database.store_thumbnails(result.thumbnails)
             ledger.put(unit.key, result.segments, result.vectors, facts)
@@ -115,8 +115,14 @@ def _run_units(
         outcome.known += facts["known"]
         outcome.elsewhere.update({(label, stored): count for label, stored, count in facts["elsewhere"]})
         outcome.failures.extend(Failure(**failure) for failure in facts["failures"])
-        observe(Progress(outcome.images, total, outcome.segments, len(outcome.failures), outcome.resumed))
+        observe(Progress(outcome.images, request.size(), outcome.segments, len(outcome.failures), outcome.resumed))
     return outcome
+
+
+def _loaded_units(request: BuildRequest, ledger: Ledger) -> Iterator[tuple[WorkUnit, LoadedUnit | None]]:
+    """Units in plan order, decoded; None for those that an earlier run finished."""
+    for unit in work_units(request.images(), request.batch):
+        yield unit, None if ledger.has(unit.key) else load_unit(unit)
 
 
 def _facts(result: UnitResult) -> dict[str, Any]:
@@ -204,6 +210,7 @@ def _commit(
         if intake.added == 0:
             return database, intake
         _declare_aliases(transaction, request, intake)
+        transaction.record_models(request.models)
         return transaction.commit(f"{intake.added} segments from {request.corpus.name}"), intake
 
 

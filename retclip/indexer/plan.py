@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 from retclip.core.identity import FeatureSpace
 from retclip.core.vocabulary import Vocabulary, normalise_name
-from retclip.ports.corpora import Corpus, CorpusClass, CorpusImage, RegionKind
+from retclip.indexer.regions import RegionSource
+from retclip.ports.corpora import Corpus, CorpusClass, CorpusImage
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class BuildRequest:
 
     Attributes:
         corpus: where pictures and labels come from.
-        kind: annotated masks or boxes.
+        source: where the regions of a picture come from.
         vocabulary: only regions of these classes; None takes all.
         limit: at most so many pictures.
         per_class_cap: at most so many live segments of one class in the database.
@@ -27,10 +28,11 @@ class BuildRequest:
         min_area: smaller regions (pixels) are left out.
         thumbnails: longest side of stored thumbnails in pixels, 0 = none.
         shard_rows: segments per shard.
+        models: networks that take part, as `Transaction.record_models` wants them.
     """
 
     corpus: Corpus
-    kind: RegionKind
+    source: RegionSource
     vocabulary: Vocabulary | None = None
     limit: int | None = None
     per_class_cap: int | None = None
@@ -38,10 +40,16 @@ class BuildRequest:
     min_area: int = 1
     thumbnails: int = 128
     shard_rows: int = 262_144
+    models: tuple[Mapping[str, str], ...] = ()
 
     def images(self) -> Iterator[CorpusImage]:
         """The pictures to look at, in the corpus's own order."""
         return islice(self.corpus.images(), self.limit)
+
+    def size(self) -> int | None:
+        """How many pictures there are; None where only reading them all could tell."""
+        size = self.corpus.size()
+        return size if size is None or self.limit is None else min(size, self.limit)
 
     def wanted(self) -> dict[str, CorpusClass]:
         """Corpus classes to take, by raw label."""
@@ -56,7 +64,7 @@ class BuildRequest:
 
     def job(self, space: FeatureSpace) -> str:
         """Name of the ledger: equal for runs whose units can stand in for each other."""
-        settings = [space.fingerprint, self.corpus.name, self.kind, sorted(self.wanted()), self.min_area]
+        settings = [space.fingerprint, self.corpus.name, self.source.identity, sorted(self.wanted()), self.min_area]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,14 @@ from PIL import Image
 
 from retclip.core.errors import InputError
 from retclip.core.images import Picture
-from retclip.core.rle import encode_mask
+from retclip.core.rle import decode_mask, encode_mask
 from retclip.core.segments import StoredSegment, segment_identity
 from retclip.indexer.plan import BuildRequest, WorkUnit
 from retclip.ports.corpora import CorpusClass, CorpusImage, Region
 from retclip.ports.encoders import DenseEncoder, DenseFeatures, embed_regions
+
+# Full-size masks decoded together: 64 of a 12-megapixel photo are 0.8 GB.
+_MASKS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -52,92 +55,134 @@ class UnitResult:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class LoadedUnit:
+    """A unit with its pictures decoded.
+
+    Attributes:
+        pictures: those that can be used, with what the corpus says of them.
+        failures: the others.
+    """
+
+    pictures: tuple[tuple[CorpusImage, Picture], ...]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class _Fresh:
+    """Segments of one picture that the database does not hold."""
+
     image: CorpusImage
     picture: Picture
-    regions: tuple[Region, ...]
     segments: tuple[StoredSegment, ...]
 
 
+class _Outcome:
+    """Collects what a unit gives."""
+
+    def __init__(self, failures: Iterable[Failure], dim: int) -> None:
+        self.failures = list(failures)
+        self.segments: list[StoredSegment] = []
+        self.vectors = [np.zeros((0, dim), np.float32)]
+        self.thumbnails: dict[int, bytes] = {}
+        self.known = 0
+        self.elsewhere: Counter[tuple[str, str]] = Counter()
+
+    def result(self) -> UnitResult:
+        vectors = np.concatenate(self.vectors)
+        return UnitResult(
+            tuple(self.segments), vectors, self.thumbnails, tuple(self.failures), self.known, self.elsewhere
+        )
+
+
+def load_unit(unit: WorkUnit) -> LoadedUnit:
+    """Decode the pictures of a unit; one that cannot be used is named and the others go on."""
+    pictures, failures = [], []
+    for image in unit.images:
+        try:
+            pictures.append((image, image.read()))
+        except InputError as error:
+            failures.append(_failure(image, error))
+    return LoadedUnit(tuple(pictures), tuple(failures))
+
+
 def run_unit(
-    unit: WorkUnit,
+    unit: LoadedUnit,
     request: BuildRequest,
     encoder: DenseEncoder,
     live_labels: Callable[[Collection[int]], Mapping[int, str]],
 ) -> UnitResult:
-    """Read, encode and pool the pictures of one unit; a picture that fails is named and the others go on.
+    """Find regions, encode and pool the pictures of one unit; a picture that fails is named and the others go on.
 
     Args:
         live_labels: those of some segment ids that the database holds, with their classes; they are not encoded again.
     """
+    outcome = _Outcome(unit.failures, encoder.space.dim)
+    fresh = list(_fresh_segments(unit, request, live_labels, outcome))
+    features = encoder.encode_images([item.picture.pixels for item in fresh]) if fresh else []
+    for item, dense in zip(fresh, features, strict=True):
+        unusable = 0
+        for start in range(0, len(item.segments), _MASKS_AT_ONCE):
+            chunk = item.segments[start : start + _MASKS_AT_ONCE]
+            unusable += _pool(chunk, item.picture, dense, encoder, request.thumbnails, outcome)
+        if unusable:
+            message = f"{unusable} regions have no features (all zero or not finite)."
+            outcome.failures.append(Failure(item.image.image_id, str(item.image.path), "E116", message))
+    return outcome.result()
+
+
+def _fresh_segments(
+    unit: LoadedUnit,
+    request: BuildRequest,
+    live_labels: Callable[[Collection[int]], Mapping[int, str]],
+    outcome: _Outcome,
+) -> Iterator[_Fresh]:
+    """Pictures with the segments that are to be encoded. Masks are kept as run-length codes: few hundred bytes each."""
     wanted = request.wanted()
-    loaded, failures, known = [], [], 0
-    elsewhere: Counter[tuple[str, str]] = Counter()
-    for image in unit.images:
-        try:
-            item = _load(image, request, wanted)
-        except InputError as error:
-            failures.append(Failure(image.image_id, str(image.path), error.code, f"{error.what} {error.why}".strip()))
+    found = request.source.regions(unit.pictures, wanted)
+    for (image, picture), regions in zip(unit.pictures, found, strict=True):
+        if isinstance(regions, InputError):
+            outcome.failures.append(_failure(image, regions))
             continue
-        stored = live_labels([segment.segment_id for segment in item.segments])
-        elsewhere.update(
+        large = [region for region in regions if int(region.mask.sum()) >= request.min_area]
+        segments = [_stored(image, picture, region, wanted[region.label]) for region in large]
+        stored = live_labels([segment.segment_id for segment in segments])
+        outcome.elsewhere.update(
             (segment.label, stored[segment.segment_id])
-            for segment in item.segments
+            for segment in segments
             if stored.get(segment.segment_id, segment.label) != segment.label
         )
-        fresh = _without(item, stored)
-        known += len(item.segments) - len(fresh.segments)
-        if fresh.segments:
-            loaded.append(fresh)
-    features = encoder.encode_images([item.picture.pixels for item in loaded]) if loaded else []
-    segments: list[StoredSegment] = []
-    thumbnails: dict[int, bytes] = {}
-    vectors = [np.zeros((0, encoder.space.dim), np.float32)]
-    for item, dense in zip(loaded, features, strict=True):
-        keys = _keys(encoder, dense, item.regions)
-        usable = np.isfinite(keys).all(axis=1) & (np.abs(keys).max(axis=1) > 0)
-        if not usable.all():
-            failures.append(
-                Failure(
-                    item.image.image_id,
-                    str(item.image.path),
-                    "E116",
-                    f"{int((~usable).sum())} regions have no features (all zero or not finite).",
-                )
-            )
-        vectors.append(keys[usable])
-        for segment, region, good in zip(item.segments, item.regions, usable, strict=True):
-            if good:
-                segments.append(segment)
-                if request.thumbnails:
-                    thumbnails[segment.segment_id] = thumbnail(
-                        item.picture.pixels, region.mask, region.box, request.thumbnails
-                    )
-    return UnitResult(tuple(segments), np.concatenate(vectors), thumbnails, tuple(failures), known, elsewhere)
+        fresh: dict[int, StoredSegment] = {}
+        for segment in segments:
+            if segment.segment_id not in stored:
+                fresh.setdefault(segment.segment_id, segment)
+        outcome.known += len(segments) - len(fresh)
+        if fresh:
+            yield _Fresh(image, picture, tuple(fresh.values()))
 
 
-def _load(image: CorpusImage, request: BuildRequest, wanted: Mapping[str, CorpusClass]) -> _Loaded:
-    picture = image.read()
-    regions = tuple(
-        region
-        for region in request.corpus.regions(image, picture.size, request.kind)
-        if region.label in wanted and int(region.mask.sum()) >= request.min_area
-    )
-    segments = tuple(_stored(image, picture, region, wanted[region.label]) for region in regions)
-    return _Loaded(image, picture, regions, segments)
+def _pool(
+    segments: Sequence[StoredSegment],
+    picture: Picture,
+    dense: DenseFeatures,
+    encoder: DenseEncoder,
+    thumbnails: int,
+    outcome: _Outcome,
+) -> int:
+    """Vectors and thumbnails of some segments of a picture; returns how many have no features."""
+    masks = np.stack([decode_mask(segment.mask_counts, picture.size) for segment in segments])
+    keys = embed_regions(encoder, dense, torch.from_numpy(masks)).cpu().numpy().astype(np.float32, copy=False)
+    usable = np.isfinite(keys).all(axis=1) & (np.abs(keys).max(axis=1) > 0)
+    outcome.vectors.append(keys[usable])
+    for segment, mask, good in zip(segments, masks, usable, strict=True):
+        if good:
+            outcome.segments.append(segment)
+            if thumbnails:
+                outcome.thumbnails[segment.segment_id] = thumbnail(picture.pixels, mask, segment.box, thumbnails)
+    return int((~usable).sum())
 
 
-def _without(item: _Loaded, known: Collection[int]) -> _Loaded:
-    """The same picture without segments that are known, and without repeats inside the picture."""
-    seen = set(known)
-    keep = []
-    for index, segment in enumerate(item.segments):
-        if segment.segment_id not in seen:
-            seen.add(segment.segment_id)
-            keep.append(index)
-    return _Loaded(
-        item.image, item.picture, tuple(item.regions[i] for i in keep), tuple(item.segments[i] for i in keep)
-    )
+def _failure(image: CorpusImage, error: InputError) -> Failure:
+    return Failure(image.image_id, str(image.path), error.code, f"{error.what} {error.why}".strip())
 
 
 def _stored(image: CorpusImage, picture: Picture, region: Region, label: CorpusClass) -> StoredSegment:
@@ -162,19 +207,14 @@ def _stored(image: CorpusImage, picture: Picture, region: Region, label: CorpusC
         mask_counts=counts,
         box_source=region.box_source,
         mask_source=region.mask_source,
-        detector_score=float("nan"),
-        mask_iou=float("nan"),
-        prompt_chunk="",
+        detector_score=region.detector_score,
+        mask_iou=region.mask_iou,
+        prompt_chunk=region.prompt_chunk,
         is_crowd=region.is_crowd,
         is_thing=region.is_thing,
         license=image.license,
         attribution=image.attribution,
     )
-
-
-def _keys(encoder: DenseEncoder, dense: DenseFeatures, regions: tuple[Region, ...]) -> npt.NDArray[np.float32]:
-    masks = torch.from_numpy(np.stack([region.mask for region in regions]))
-    return embed_regions(encoder, dense, masks).cpu().numpy().astype(np.float32, copy=False)
 
 
 def thumbnail(

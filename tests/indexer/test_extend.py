@@ -12,6 +12,7 @@ from retclip.core.vocabulary import Vocabulary
 from retclip.indexer.build import build
 from retclip.indexer.extend import copy_classes, copyable
 from retclip.indexer.plan import BuildRequest
+from retclip.indexer.regions import AnnotatedRegions
 from retclip.shards import Database, verify
 from tests.fakes import ColourEncoder, StripeCorpus, build_stripes
 
@@ -20,7 +21,7 @@ from tests.fakes import ColourEncoder, StripeCorpus, build_stripes
 def rich(tmp_path: Path, corpus: StripeCorpus) -> Database:
     encoder = ColourEncoder()
     database = Database.create(tmp_path / "rich.retdb", encoder.space, {})
-    build(database, BuildRequest(corpus, "masks", thumbnails=16), encoder, "build")
+    build(database, BuildRequest(corpus, AnnotatedRegions(corpus, "masks"), thumbnails=16), encoder, "build")
     return Database.open(database.path)
 
 

@@ -12,6 +12,7 @@ import pytest
 from retclip.core.identity import FeatureSpace
 from retclip.core.vocabulary import Vocabulary
 from retclip.indexer.plan import BuildRequest, work_units
+from retclip.indexer.regions import AnnotatedRegions
 from retclip.ports.corpora import CorpusImage, ImageLabel
 from tests.fakes import ColourEncoder, StripeCorpus
 
@@ -28,7 +29,7 @@ def test_units_hold_every_picture_once_in_order(corpus: StripeCorpus) -> None:
 
 
 def test_a_limit_takes_the_first_pictures(corpus: StripeCorpus) -> None:
-    request = BuildRequest(corpus, "masks", limit=3)
+    request = BuildRequest(corpus, AnnotatedRegions(corpus, "masks"), limit=3)
     assert [image.image_id for image in request.images()] == ["0000", "0001", "0002"]
 
 
@@ -61,7 +62,7 @@ def test_keys_follow_files_and_labels(corpus: StripeCorpus) -> None:
         (lambda r: replace(r, per_class_cap=5), True),
         (lambda r: replace(r, thumbnails=0), True),
         (lambda r: replace(r, shard_rows=9), True),
-        (lambda r: replace(r, kind="boxes"), False),
+        (lambda r: replace(r, source=AnnotatedRegions(r.corpus, "boxes")), False),
         (lambda r: replace(r, min_area=7), False),
         (lambda r: replace(r, vocabulary=Vocabulary.from_names("v", ["red"])), False),
     ],
@@ -69,21 +70,21 @@ def test_keys_follow_files_and_labels(corpus: StripeCorpus) -> None:
 def test_jobs_are_shared_exactly_when_their_units_can_be(
     corpus: StripeCorpus, change: Callable[[BuildRequest], BuildRequest], same: bool
 ) -> None:
-    request = BuildRequest(corpus, "masks")
+    request = BuildRequest(corpus, AnnotatedRegions(corpus, "masks"))
     assert (change(request).job(SPACE) == request.job(SPACE)) == same
 
 
 def test_jobs_of_two_encoders_are_apart(corpus: StripeCorpus) -> None:
     other: FeatureSpace = replace(SPACE, weights_sha256="1" * 64)
-    request = BuildRequest(corpus, "masks")
+    request = BuildRequest(corpus, AnnotatedRegions(corpus, "masks"))
     assert request.job(SPACE) != request.job(other)
 
 
 def test_wanted_classes_are_found_by_any_of_their_names(corpus: StripeCorpus) -> None:
     for name in ("raw red", "scarlet", "SCARLET"):
-        request = BuildRequest(corpus, "masks", Vocabulary.from_names("v", [name]))
+        request = BuildRequest(corpus, AnnotatedRegions(corpus, "masks"), Vocabulary.from_names("v", [name]))
         assert [item.name for item in request.wanted().values()] == ["red"]
-    assert len(BuildRequest(corpus, "masks").wanted()) == len(corpus.classes)
+    assert len(BuildRequest(corpus, AnnotatedRegions(corpus, "masks")).wanted()) == len(corpus.classes)
 
 
 def test_vanished_files_are_left_to_the_build(tmp_path: Path, corpus: StripeCorpus) -> None:
