@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from retclip.core.results import LabelMatch
@@ -21,11 +21,14 @@ class LabelMap:
         column: stored class id -> column of the vocabulary; only matched classes are listed.
         matches: one per category, in column order.
         ambiguous: (stored label, candidate categories), where names alone did not decide; the first candidate is used.
+        nearest: first name of a category -> stored label of the nearest class text and its cosine, for those that were
+            compared by text and not matched.
     """
 
     column: dict[int, int]
     matches: tuple[LabelMatch, ...]
     ambiguous: tuple[tuple[str, tuple[str, ...]], ...]
+    nearest: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
 
 def match_labels(
@@ -53,12 +56,13 @@ def match_labels(
             ambiguous.append((item.name, tuple(vocabulary[column].name for _, column in ranked)))
         same = normalise_name(item.name) == normalise_name(vocabulary[best].name)
         found[item.id] = (best, "name" if same else "synonym", 1.0)
-    if text is not None:
-        left = [item for item in stored if item.id not in found]
-        found.update(_match_by_text(vocabulary, left, text, threshold))
-    return LabelMap(
-        {key: value[0] for key, value in found.items()}, _matches(vocabulary, stored, found), tuple(ambiguous)
-    )
+    nearest: dict[str, tuple[str, float]] = {}
+    left = [item for item in stored if item.id not in found]
+    if text is not None and left:
+        by_text, nearest = _match_by_text(vocabulary, left, text, threshold)
+        found.update(by_text)
+    columns = {key: value[0] for key, value in found.items()}
+    return LabelMap(columns, _matches(vocabulary, stored, found), tuple(ambiguous), nearest)
 
 
 def _rank(names: set[str], owners: dict[str, list[int]], vocabulary: Vocabulary) -> list[tuple[tuple[int, int], int]]:
@@ -75,18 +79,23 @@ def _rank(names: set[str], owners: dict[str, list[int]], vocabulary: Vocabulary)
 
 def _match_by_text(
     vocabulary: Vocabulary, stored: Sequence[StoredClass], text: TextEncoder, threshold: float
-) -> dict[int, tuple[int, Literal["text"], float]]:
-    if not stored:
-        return {}
+) -> tuple[dict[int, tuple[int, Literal["text"], float]], dict[str, tuple[str, float]]]:
+    """Stored classes whose text is nearer than the threshold to a category, and the nearest one of every category."""
     owners = [column for column, category in enumerate(vocabulary) for _ in category.names]
     asked = text.encode_names([name for category in vocabulary for name in category.names])
     cosine = text.encode_names([item.name for item in stored]) @ asked.T
     best, index = cosine.max(dim=1)
-    return {
+    matched: dict[int, tuple[int, Literal["text"], float]] = {
         item.id: (owners[int(where)], "text", float(value))
         for item, value, where in zip(stored, best, index, strict=True)
         if float(value) > threshold
     }
+    nearest: dict[str, tuple[str, float]] = {}
+    for column, value, where in zip(owners, *(part.tolist() for part in cosine.max(dim=0)), strict=True):
+        name = vocabulary[column].name
+        if value > nearest.get(name, ("", -2.0))[1]:
+            nearest[name] = (stored[where].name, value)
+    return matched, nearest
 
 
 def _matches(
