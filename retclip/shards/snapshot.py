@@ -118,6 +118,10 @@ class Snapshot:
                     counts[effective] = (before[0] + n, before[1] + t)
         return counts
 
+    def live_rows(self) -> int:
+        """How many rows are live."""
+        return sum(count for count, _ in self.counts().values())
+
     def locate(self, segment_ids: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """(n,) shard and row of the live copy of each id, -1 where there is none."""
         where = np.full(len(segment_ids), -1, np.int32)

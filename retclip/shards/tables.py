@@ -57,11 +57,15 @@ def to_segments(table: pa.Table, labels: Sequence[str]) -> list[StoredSegment]:
     return [StoredSegment(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
+def segment_columns(table: pa.Table) -> pa.Table:
+    """The columns of `from_segments` from rows that were read, with the label as written."""
+    return table.select(SEGMENT_SCHEMA.names).cast(SEGMENT_SCHEMA)
+
+
 def relabelled(table: pa.Table, label: str) -> pa.Table:
     """The columns of `from_segments` from rows that were read, all with another label."""
-    columns = {name: table[name] for name in SEGMENT_SCHEMA.names if name != "label"}
-    columns["label"] = pa.array([label] * table.num_rows, pa.string())
-    return pa.table({name: columns[name] for name in SEGMENT_SCHEMA.names}).cast(SEGMENT_SCHEMA)
+    place = SEGMENT_SCHEMA.get_field_index("label")
+    return segment_columns(table).set_column(place, SEGMENT_SCHEMA[place], pa.array([label] * table.num_rows))
 
 
 def storage_order(table: pa.Table, class_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:

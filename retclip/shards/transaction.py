@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +16,15 @@ from pyroaring import BitMap
 from retclip.core.errors import DatabaseError, require
 from retclip.core.segments import StoredSegment
 from retclip.shards import durable, tables
+from retclip.shards.compaction import live_batches, worn
 from retclip.shards.creation import timestamp
 from retclip.shards.database import Database
 from retclip.shards.lock import writer_lock
 from retclip.shards.manifest import Deletes, Manifest, ShardEntry, manifest_path
 from retclip.shards.publication import next_version, publish
-from retclip.shards.shard_reader import ShardReader
-from retclip.shards.shard_writer import RowBatch, staged_folder, unit_rows, write_shard
+from retclip.shards.shard_writer import RowBatch, unit_rows
 from retclip.shards.snapshot import LiveShard, Snapshot
+from retclip.shards.staging import Staging
 from retclip.shards.sweep import sweep
 from retclip.shards.transforms import check_kind
 
@@ -53,10 +54,8 @@ class Transaction:
         self._transform = manifest.transform
         self._models = manifest.models
         self._shards = list(self._base.snapshot.shards)
-        self._staged: list[ShardEntry] = []
-        self._unnamed: list[Path] = []
-        self._buffer: list[RowBatch] = []
-        self._buffered_ids: set[int] = set()
+        self._staging = Staging(self._path, manifest.space, self._shard_rows)
+        self._bitmaps: list[Path] = []
         self._changed = False
         self._snapshot = self._rows()
         self._open = True
@@ -67,8 +66,7 @@ class Transaction:
     ) -> None:
         self._open = False
         with self._stack:
-            for entry in self._staged:
-                durable.remove(staged_folder(self._path / "shards", entry.id))
+            self._staging.discard()
             # When the number is taken, whether by us or another, a later writer's sweep decides what is unnamed.
             if not manifest_path(self._path, self._next).exists():
                 self._forget()
@@ -98,8 +96,8 @@ class Transaction:
         known = self._snapshot.locate(ids)[0] >= 0
         fresh = []
         for index, segment_id in enumerate(ids.tolist()):
-            if not known[index] and segment_id not in self._buffered_ids:
-                self._buffered_ids.add(segment_id)
+            if not known[index] and segment_id not in self._staging.buffered_ids:
+                self._staging.buffered_ids.add(segment_id)
                 fresh.append(index)
         chosen = [segments[index] for index in fresh]
         class_ids = np.array([self._classes.find_or_add(s.label) for s in chosen], np.int32)
@@ -107,26 +105,18 @@ class Transaction:
         return len(fresh)
 
     def _put(self, batch: RowBatch) -> None:
-        """Buffer rows, and write a shard whenever the buffer is full."""
-        while len(batch.class_ids):
-            room = self._shard_rows - sum(len(part.class_ids) for part in self._buffer)
-            self._buffer.append(batch.part(0, room))
-            batch = batch.part(room, None)
-            self._changed = True
-            if sum(len(part.class_ids) for part in self._buffer) == self._shard_rows:
-                self._flush()
+        """Buffer rows; shards that became full join the others."""
+        self._changed |= len(batch.class_ids) > 0
+        self._join(self._staging.put(batch))
 
     def _flush(self) -> None:
-        if not self._buffer:
-            return
-        batch = RowBatch.join(self._buffer)
-        entry = write_shard(self._path / "shards", batch, self._base.space)
-        self._staged.append(entry)
-        folder = staged_folder(self._path / "shards", entry.id)
-        self._shards.append(LiveShard(ShardReader(folder, entry, self._base.space.dim), BitMap()))
-        self._buffer.clear()
-        self._buffered_ids.difference_update(tables.numbers(batch.table, "segment_id").tolist())
-        self._snapshot = self._rows()
+        self._join(self._staging.flush())
+
+    def _join(self, fresh: Iterable[LiveShard]) -> None:
+        before = len(self._shards)
+        self._shards.extend(fresh)
+        if len(self._shards) > before:
+            self._snapshot = self._rows()
 
     def delete(
         self,
@@ -147,7 +137,7 @@ class Transaction:
         """
         self._check_open()
         self._flush()
-        before = self._live()
+        before = self._snapshot.live_rows()
         for class_id in {self._classes.find(label) for label in labels}:
             self._classes.delete(class_id)
             self._changed = True
@@ -158,10 +148,7 @@ class Transaction:
             if value is not None:
                 for shard, rows in list(self._snapshot.rows_where(column, value)):
                     self._kill(np.full(len(rows), shard, np.int32), rows)
-        return before - self._live()
-
-    def _live(self) -> int:
-        return sum(count for count, _ in self._snapshot.counts().values())
+        return before - self._snapshot.live_rows()
 
     def _kill(self, shards: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> None:
         """Add rows to the dead ones of their shards; shard -1 means nothing."""
@@ -186,7 +173,7 @@ class Transaction:
         return count
 
     def declare(self, label: str, aliases: Iterable[str]) -> None:
-        """Give class `label` further names by which it is found. Raises DatabaseError E309 for an unknown class."""
+        """Give class `label` further names by which it is found. Raises E309 for an unknown class."""
         self._check_open()
         self._changed |= self._classes.declare(label, aliases)
 
@@ -214,6 +201,29 @@ class Transaction:
             moved += len(here)
         self._flush()
         return moved
+
+    def compact(self, shards: Collection[str] | None = None) -> int:
+        """Rewrite shards without their dead rows under new names, all that is derived made anew, nothing remapped.
+
+        Args:
+            shards: ids, those of other versions count nothing; by default the shards that are `worn`.
+
+        Returns:
+            How many shards were rewritten; what is live stays the same.
+        """
+        self._check_open()
+        self._flush()
+        wanted = set(worn(self._snapshot, self._shard_rows) if shards is None else shards)
+        snapshot = self._snapshot
+        old = [shard for shard, part in enumerate(snapshot.shards) if part.reader.entry.id in wanted]
+        for shard in old:
+            for batch in live_batches(snapshot, shard):
+                self._put(batch)
+        self._flush()
+        self._shards = [part for part in self._shards if part.reader.entry.id not in wanted]
+        self._snapshot = self._rows()
+        self._changed |= bool(old)
+        return len(old)
 
     def set_transform(self, kind: str) -> None:
         """Set the key transform of searches of the new version. Raises ValueError for an unknown kind."""
@@ -243,11 +253,7 @@ class Transaction:
         if not self._changed:
             return self._base
         counts = self._snapshot.counts()
-        for entry in self._staged:
-            staged = staged_folder(self._path / "shards", entry.id)
-            final = self._path / "shards" / entry.id
-            self._unnamed.append(final)
-            durable.publish_folder(staged, final)
+        self._staging.publish({part.reader.entry.id for part in self._shards})
         draft = replace(
             self._base.manifest,
             transform=self._transform,
@@ -266,7 +272,7 @@ class Transaction:
         name = durable.new_id()
         part.dead.run_optimize()
         final = self._path / "deletes" / f"{name}.roaring"
-        self._unnamed.append(final)
+        self._bitmaps.append(final)
         file = durable.publish_file(final, [part.dead.serialize()])
         return replace(entry, deletes=Deletes(name, len(part.dead), file))
 
@@ -290,5 +296,5 @@ class Transaction:
 
     def _forget(self) -> None:
         """Remove what was published for a version that never came to be."""
-        for path in self._unnamed:
+        for path in (*self._staging.named, *self._bitmaps):
             durable.remove(path)
