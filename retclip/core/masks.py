@@ -73,21 +73,23 @@ class MaskSet:
 
         A proposal whose logits are all negative keeps its single best cell, so that every proposal has features.
         """
-        if self.masks.dtype == torch.bool:
-            return self.masks
-        masks = self.masks if self.frame is None else self._without_padding(self.frame)
+        masks = self.over_picture()
+        if masks.dtype == torch.bool:
+            return masks
         flat = masks.flatten(1)
         best = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, flat.argmax(dim=1, keepdim=True), True)
         chosen = flat > 0
         return torch.where(chosen.any(dim=1, keepdim=True), chosen, best).view_as(masks)
 
-    def _without_padding(self, frame: Frame) -> Tensor:
-        """Logits over the picture alone, at about their own resolution."""
+    def over_picture(self) -> Tensor:
+        """(N, h, w) bool masks or logits as they are, but without the cells that cover padding."""
+        if self.frame is None:
+            return self.masks
         height, width = (
             max(1, round(cells * content / padded))
-            for cells, content, padded in zip(self.masks.shape[1:], frame.content, frame.padded, strict=True)
+            for cells, content, padded in zip(self.masks.shape[1:], self.frame.content, self.frame.padded, strict=True)
         )
-        small = replace(self, image_size=(height, width), frame=replace(frame, output=(height, width)))
+        small = replace(self, image_size=(height, width), frame=replace(self.frame, output=(height, width)))
         return small._logits(0, height)
 
     def region(self, row: int) -> Tensor:

@@ -52,12 +52,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, name: str) -> None:
-    """Copy tensors into a network called `name`. Raises ModelError E207 when they are not exactly its own."""
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+def load_strictly(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    name: str,
+    fix: str = "Check encoder.model and encoder.model_args against the file.",
+) -> None:
+    """Give a network called `name` its tensors, in the network's own number formats.
+
+    A network built under `torch.device("meta")` takes the tensors themselves, so that nothing is held twice.
+
+    Raises:
+        ModelError: E207 when the tensors are not exactly the network's own; `fix` says what to do then.
+    """
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
+    own = model.state_dict()
+    wanted = {key: tuple(value.shape) for key, value in own.items()}
     given = {key: tuple(value.shape) for key, value in tensors.items()}
     # Some exports leave out BatchNorm's step counters; they take no part in inference.
-    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
+    missing = [key for key in wanted if key not in given and (on_meta or not key.endswith("num_batches_tracked"))]
     surplus = [key for key in given if key not in wanted]
     reshaped = [
         f"{key} {given[key]} instead of {wanted[key]}" for key in wanted if key in given and given[key] != wanted[key]
@@ -68,9 +82,10 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, n
             "E207",
             f"{path} does not fit '{name}'.",
             why="; ".join(shown),
-            fix="Check encoder.model and encoder.model_args against the file.",
+            fix=fix,
         )
-    model.load_state_dict(dict(tensors), strict=False)
+    fitting = {key: value.to(own[key].dtype) for key, value in tensors.items()}
+    model.load_state_dict(fitting, strict=False, assign=on_meta)
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
