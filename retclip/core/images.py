@@ -62,22 +62,27 @@ def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Pict
 
 
 def read_annotation(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.integer]:
-    """Read a label image without touching its values: no colours are converted and nothing is turned.
+    """Read a label image file, see `decode_annotation`. Raises ImageError (E111..E114) as for pictures."""
+    return decode_annotation(_read_bytes(path), str(path), max_pixels)
+
+
+def decode_annotation(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.integer]:
+    """Decode a label image without touching its values: no colours are converted and nothing is turned.
 
     Returns:
         (H, W) palette indices or grey values of 8 or 16 bits, or (H, W, 3) uint8 of a colour image.
 
     Raises:
-        ImageError: E111..E114 as for pictures.
+        ImageError: E112..E114 as for pictures.
     """
-    with _opened(_read_bytes(path), str(path), max_pixels) as image:
+    with _opened(data, name, max_pixels) as image:
         values = np.asarray(image)
         if image.mode in ("LA", "RGBA"):
             values = values[..., 0] if image.mode == "LA" else values[..., :3]
         elif image.mode not in ("1", "L", "P", "I", "RGB") and not image.mode.startswith("I;16"):
             raise ImageError(
                 "E112",
-                f"{path} is no label image.",
+                f"{name} is no label image.",
                 why=f"Its colour mode is {image.mode}.",
                 fix="Save it as a PNG with palette, grey or RGB values.",
             )

@@ -28,11 +28,19 @@ def decode_mask(counts: bytes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     Raises:
         ValueError: no run-length code, or not one of exactly height x width pixels.
     """
+    return paint_runs(_read_runs(counts), size)
+
+
+def paint_runs(runs: npt.NDArray[np.int64], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """The (H, W) mask of uncompressed run lengths, of 0 and 1 in turn, down the columns; size is (height, width).
+
+    Raises:
+        ValueError: the runs do not cover exactly height x width pixels.
+    """
     height, width = size
     require(height > 0 and width > 0 and height * width <= MAX_PIXELS, "mask size", f"1..{MAX_PIXELS} pixels", size)
-    runs = _read_runs(counts)
-    is_complete = bool((runs >= 0).all()) and int(runs.sum()) == height * width
-    require(is_complete, "mask code", f"runs that cover {height} x {width} pixels", f"{len(counts)} bytes")
+    is_complete = bool(((runs >= 0) & (runs <= MAX_PIXELS)).all()) and int(runs.sum()) == height * width
+    require(is_complete, "mask code", f"runs that cover {height} x {width} pixels", f"{len(runs)} runs")
     values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     # COCO counts down the columns.
     return np.ascontiguousarray(values.reshape(width, height).T)

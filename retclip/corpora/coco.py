@@ -12,7 +12,7 @@ Format: https://cocodataset.org/#format-data
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,8 @@ from retclip.core.images import read_annotation
 from retclip.core.panoptic import rgb_to_ids
 from retclip.core.vocabulary import normalise_name
 from retclip.corpora.annotations import check_size, file_names, misfit, missing_files, read_json, rectangle
-from retclip.ports.corpora import CorpusClass, CorpusImage, ImageLabel, Region, RegionKind
+from retclip.corpora.coco_listing import NAME, choose_split, first_folder, list_images, read_captions
+from retclip.ports.corpora import CorpusClass, CorpusImage, Region, RegionKind
 
 _SUFFIXES = ("-merged", "-other", "-stuff")
 
@@ -55,21 +56,20 @@ class CocoCorpus:
             on disk.
     """
 
-    name = "coco"
+    name = NAME
 
     def __init__(self, root: Path, split: str | None = None) -> None:
         annotations = root / "annotations"
-        self.split = _choose_split(annotations, split)
+        self.split = choose_split(annotations, ("panoptic",), split)
         path = annotations / f"panoptic_{self.split}.json"
-        photos = _first_folder(root / self.split, root / "images" / self.split)
-        self._maps = _first_folder(annotations / f"panoptic_{self.split}", root / f"panoptic_{self.split}")
+        photos = first_folder(root / self.split, root / "images" / self.split)
+        self._maps = first_folder(annotations / f"panoptic_{self.split}", root / f"panoptic_{self.split}")
         content = read_json(path, _compact)
-        captions = annotations / f"captions_{self.split}.json"
         try:
             self._classes = map_classes(
                 (int(c["id"]), str(c["name"]), bool(c["isthing"])) for c in content["categories"]
             )
-            sentences = _captions(read_json(captions)) if captions.is_file() else {}
+            sentences = read_captions(annotations / f"captions_{self.split}.json")
             listed = list(_photos(content, self.split, photos, self._classes, sentences))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
@@ -186,59 +186,12 @@ def _photos(
     classes: Mapping[int, CorpusClass],
     sentences: Mapping[str, list[str]],
 ) -> Iterator[_Photo]:
-    licenses = {entry["id"]: str(entry["name"]) for entry in content.get("licenses", ())}
     annotations = {str(entry["image_id"]): entry for entry in content["annotations"]}
     nothing: dict[str, Any] = {"file_name": "", "segments_info": ()}
-    # Ids are numbers of different lengths, or strings of one length.
-    for entry in sorted(content["images"], key=lambda image: (len(str(image["id"])), str(image["id"]))):
-        image_id = str(entry["id"])
-        annotation = annotations.get(image_id, nothing)
-        segments = tuple(annotation["segments_info"])
-        names = dict.fromkeys(classes[segment.category_id].raw for segment in segments)
-        image = CorpusImage(
-            source=CocoCorpus.name,
-            image_id=image_id,
-            path=folder / Path(str(entry["file_name"])).name,
-            split=split,
-            labels=tuple(ImageLabel(name, "human", 1.0, True) for name in names),
-            captions=tuple(sentences.get(image_id, ())),
-            license=licenses.get(entry.get("license"), ""),
-            attribution=str(entry.get("flickr_url", "")),
-        )
-        yield _Photo(image, str(annotation["file_name"]), segments)
 
+    def labels(image_id: str) -> list[str]:
+        return [classes[s.category_id].raw for s in annotations.get(image_id, nothing)["segments_info"]]
 
-def _captions(content: Mapping[str, Any]) -> dict[str, list[str]]:
-    sentences: defaultdict[str, list[str]] = defaultdict(list)
-    for entry in content["annotations"]:
-        sentences[str(entry["image_id"])].append(str(entry["caption"]).strip())
-    return sentences
-
-
-def _choose_split(annotations: Path, split: str | None) -> str:
-    splits = sorted(p.stem.removeprefix("panoptic_") for p in annotations.glob("panoptic_*.json"))
-    exact = [name for name in splits if name == split]
-    matching = exact or [name for name in splits if name.startswith(split or "train")]
-    if split is None and len(splits) == 1:
-        matching = splits
-    if len(matching) == 1:
-        return matching[0]
-    raise InputError(
-        "E103",
-        f"No annotations of split '{split or 'train'}' in {annotations}.",
-        why=f"Found the splits: {', '.join(splits)}." if splits else "There is no panoptic_<split>.json.",
-        fix="Name one with --split." if splits else "Unpack panoptic_annotations_trainval2017.zip into this folder.",
-    )
-
-
-def _first_folder(*places: Path) -> Path:
-    for place in places:
-        if place.is_dir():
-            return place
-    zipped = [str(place.with_suffix(".zip")) for place in places if place.with_suffix(".zip").is_file()]
-    raise InputError(
-        "E103",
-        f"{places[0]} does not exist.",
-        why=f"Nor does {places[1]}.",
-        fix=f"Unpack {zipped[0]}." if zipped else "Download and unpack it there.",
-    )
+    for image in list_images(content, folder, split, labels, sentences):
+        annotation = annotations.get(image.image_id, nothing)
+        yield _Photo(image, str(annotation["file_name"]), tuple(annotation["segments_info"]))

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from retclip.core.images import MAX_PIXELS
-from retclip.core.rle import decode_mask, encode_mask, mask_box
+from retclip.core.rle import decode_mask, encode_mask, mask_box, paint_runs
 
 masks = arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20)))
 
@@ -84,3 +84,10 @@ def test_box_is_the_smallest_that_holds_every_pixel(mask: np.ndarray) -> None:
 def test_box_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one pixel"):
         mask_box(np.zeros((3, 3), np.bool_))
+
+
+def test_uncompressed_runs_go_down_the_columns_and_must_cover_the_picture() -> None:
+    assert paint_runs(np.array([1, 2, 1]), (2, 2)).tolist() == [[False, True], [True, False]]
+    for runs in ([1, 2], [-1, 5], [1 << 62] * 4):
+        with pytest.raises(ValueError, match="mask code"):
+            paint_runs(np.array(runs), (2, 2))
