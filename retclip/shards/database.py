@@ -16,15 +16,9 @@ from retclip.core.identity import FeatureSpace
 from retclip.core.segments import Neighbors, StoredSegment
 from retclip.shards.classes import ClassTable, StoredClass
 from retclip.shards.creation import create_folder, timestamp
-from retclip.shards.manifest import (
-    Manifest,
-    canonical_json,
-    check_format,
-    current_manifest,
-    read_manifest,
-    valid_manifests,
-)
-from retclip.shards.publication import republish
+from retclip.shards.leases import Lease
+from retclip.shards.manifest import Manifest, canonical_json, check_format, valid_manifests
+from retclip.shards.publication import leased_manifest, republish, version_before
 from retclip.shards.records import Records
 from retclip.shards.search import Request, Searcher
 from retclip.shards.shard_reader import ShardReader
@@ -58,9 +52,10 @@ class Database:
         snapshot: its rows.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, lease: Lease | None = None) -> None:
         self.path = path
         self.manifest = manifest
+        self._lease = lease  # as long as it lives, nobody removes the files of this version
         readers = [(ShardReader(path / "shards" / e.id, e, manifest.space.dim), e) for e in manifest.shards]
         for reader, _ in readers:
             reader.check_sizes()
@@ -98,7 +93,7 @@ class Database:
         """
         path = Path(path).absolute()
         check_format(path)
-        return cls(path, current_manifest(path) if version is None else read_manifest(path, version))
+        return cls(path, *leased_manifest(path, version))
 
     @property
     def name(self) -> str:
@@ -281,12 +276,9 @@ class Database:
         return Database.open(self.path, republish(self.path, version, "retclip"))
 
     def undo(self) -> Database:
-        """Publish a new version with the content of the one before the newest.
+        """Publish a new version with the content before the last change.
 
         Raises:
-            DatabaseError: E306 when the newest version is the first.
+            DatabaseError: E306 when there is no change, or the version before it was removed.
         """
-        parent = current_manifest(self.path).parent
-        if parent == 0:
-            raise DatabaseError("E306", f"Database '{self.name}' has nothing to undo.", why="It has one version only.")
-        return self.restore(parent)
+        return self.restore(version_before(self.path))

@@ -180,7 +180,8 @@ def read_manifest(database: Path, version: int) -> Manifest:
     """Read and check one version.
 
     Raises:
-        DatabaseError: E306 when the version does not exist, E303 when its bytes are not a valid manifest.
+        DatabaseError: E306 when the version does not exist, E303 when its bytes are not a valid manifest, E320 when
+            they cannot be read.
     """
     path = manifest_path(database, version)
     try:
@@ -196,6 +197,8 @@ def read_manifest(database: Path, version: int) -> Manifest:
             why=f"It has versions {known[0]} to {known[-1]}." if known else "It has no version at all.",
             fix=f"See them with: retclip db log {database.stem}",
         ) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatabaseError(
             "E303",
@@ -217,6 +220,8 @@ def current_manifest(database: Path) -> Manifest:
         try:
             return read_manifest(database, version)
         except DatabaseError as error:
+            if error.code == "E320":
+                raise  # an older version must not be taken for the newest because of a missing permission
             damage = damage or error
     if damage is not None:
         raise damage
@@ -228,11 +233,21 @@ def current_manifest(database: Path) -> Manifest:
     )
 
 
+def unreadable(path: Path, error: OSError) -> DatabaseError:
+    """E320 for a file that is there, and that the system does not let us read."""
+    return DatabaseError(
+        "E320",
+        f"{path} cannot be read.",
+        why=error.strerror or str(error),
+        fix="Check the permissions, the disk (system log) and the limit of open files.",
+    )
+
+
 def check_format(database: Path) -> None:
     """Refuse a folder that is no database of this format.
 
     Raises:
-        DatabaseError: E306 no such database, E308 another format, E303 damaged FORMAT file.
+        DatabaseError: E306 no such database, E308 another format, E303 damaged FORMAT file, E320 unreadable.
     """
     try:
         data = (database / "FORMAT").read_bytes()[:1024]
@@ -240,6 +255,8 @@ def check_format(database: Path) -> None:
         raise DatabaseError(
             "E306", f"{database} is not a database.", why="It has no FORMAT file.", fix="See: retclip db list"
         ) from error
+    except OSError as error:
+        raise unreadable(database / "FORMAT", error) from error
     if data == FORMAT_BYTES:
         return
     match = re.fullmatch(rb'\{"retclip_db": (\d{1,9})\}\n', data)

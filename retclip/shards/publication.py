@@ -8,8 +8,16 @@ from pathlib import Path
 from retclip.core.errors import DatabaseError
 from retclip.shards.creation import timestamp
 from retclip.shards.durable import link_file
+from retclip.shards.leases import Lease
 from retclip.shards.lock import writer_lock
-from retclip.shards.manifest import Manifest, current_manifest, manifest_path, read_manifest, versions
+from retclip.shards.manifest import (
+    Manifest,
+    current_manifest,
+    manifest_path,
+    read_manifest,
+    unreadable,
+    versions,
+)
 from retclip.shards.sweep import sweep
 
 
@@ -59,3 +67,38 @@ def republish(database: Path, version: int, program: str) -> int:
         )
         publish(database, manifest)
     return number
+
+
+def leased_manifest(database: Path, version: int | None) -> tuple[Manifest, Lease]:
+    """A version, by default the current one, with a lease on it.
+
+    Raises:
+        DatabaseError: those of `read_manifest` and `current_manifest`.
+    """
+    while True:
+        manifest = current_manifest(database) if version is None else read_manifest(database, version)
+        try:
+            return manifest, Lease(manifest_path(database, manifest.version))
+        except FileNotFoundError:
+            # It was removed since it was read; the next look finds a newer version, or says that it is gone.
+            continue
+        except OSError as error:
+            raise unreadable(manifest_path(database, manifest.version), error) from error
+
+
+def version_before(database: Path) -> int:
+    """The version that the last change of content started from; a compaction changes none.
+
+    Raises:
+        DatabaseError: E306 when there is no such change, or the version before it was removed.
+    """
+    manifest = current_manifest(database)
+    while manifest.operation == "compact":
+        manifest = read_manifest(database, manifest.parent)
+    if manifest.parent == 0:
+        raise DatabaseError(
+            "E306",
+            f"Database '{database.stem}' has nothing to undo.",
+            why=f"Version {manifest.version} is its first.",
+        )
+    return manifest.parent

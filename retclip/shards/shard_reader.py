@@ -67,7 +67,10 @@ class ShardReader:
     @cached_property
     def vectors(self) -> npt.NDArray[np.float16]:
         """(rows, D) mapped, read-only."""
-        return np.memmap(self.folder / "vectors.f16", "<f2", "r", shape=(self.rows, self.dim))
+        try:
+            return np.memmap(self.folder / "vectors.f16", "<f2", "r", shape=(self.rows, self.dim))
+        except OSError as error:
+            raise self._damaged("vectors.f16", str(error)) from error
 
     @cached_property
     def _classes(self) -> tuple[dict[str, npt.NDArray[Any]], list[bytes]]:

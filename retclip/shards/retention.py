@@ -1,0 +1,99 @@
+"""Gives the space of old versions back.
+
+Manifests go first and are flushed before any file they name: a crash in between leaves files that no manifest names,
+which a later writer removes, and never a manifest whose files are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from retclip.core.errors import DatabaseError, require
+from retclip.shards import durable
+from retclip.shards.leases import alone
+from retclip.shards.lock import writer_lock
+from retclip.shards.manifest import Manifest, manifest_path, read_manifest, versions
+from retclip.shards.sweep import named_files, sweep
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was given back: versions, bytes of their files, and older versions that stayed because they are read."""
+
+    versions: tuple[int, ...]
+    bytes: int
+    in_use: tuple[int, ...]
+
+
+def collect(database: Path, keep: int, *, dry_run: bool = False) -> Collected:
+    """Remove all versions but the newest `keep`, and the files that only they name.
+
+    Args:
+        database: folder of the database.
+        keep: how many versions stay, at least one.
+        dry_run: only say what would go.
+
+    Raises:
+        DatabaseError: E316 while a manifest is damaged, E304 while somebody writes, E310 where removing is refused.
+    """
+    require(keep > 0, "keep", "> 0", keep)
+    with ExitStack() as stack:
+        if not dry_run:
+            stack.enter_context(writer_lock(database, "gc"))
+            sweep(database)
+        manifests = whole_manifests(database)
+        return remove_versions(database, manifests, [m.version for m in manifests[:-keep]], dry_run=dry_run)
+
+
+def whole_manifests(database: Path) -> list[Manifest]:
+    """Every version, oldest first.
+
+    Raises:
+        DatabaseError: E316 when one is damaged: which files it names, and so which may go, is not known then.
+    """
+    try:
+        return [read_manifest(database, version) for version in versions(database)]
+    except DatabaseError as error:
+        if error.code != "E303":
+            raise
+        raise DatabaseError(
+            "E316",
+            f"Nothing of database '{database.stem}' is removed while one of its manifests is damaged.",
+            why=error.what,
+            fix="Put a copy of that manifest in its place, or remove it yourself, and run the command again.",
+        ) from error
+
+
+def remove_versions(
+    database: Path, manifests: Sequence[Manifest], doomed: Collection[int], *, dry_run: bool = False
+) -> Collected:
+    """Remove some of all versions of a database, except those that somebody has open; only for the holder of the lock.
+
+    Args:
+        database: folder of the database.
+        manifests: all its versions.
+        doomed: numbers of those to remove.
+        dry_run: only say what would go.
+    """
+    with ExitStack() as stack:
+        free = {version for version in doomed if stack.enter_context(alone(manifest_path(database, version)))}
+        going = [m for m in manifests if m.version in free]
+        kept = named_files(m for m in manifests if m.version not in free)
+        files = {path: size for path, size in named_files(going).items() if path not in kept}
+        total = sum(files.values()) + sum(manifest_path(database, version).stat().st_size for version in free)
+        if free and not dry_run:
+            for version in sorted(free):
+                durable.remove(manifest_path(database, version))
+            durable.sync_folder(database / "manifests")
+            _remove_files(database, files)
+    return Collected(tuple(sorted(free)), total, tuple(sorted(set(doomed) - free)))
+
+
+def _remove_files(database: Path, files: Iterable[str]) -> None:
+    for name in sorted(files):
+        durable.remove(database / name)
+    for folder in ("shards", "deletes"):
+        durable.sync_folder(database / folder)
