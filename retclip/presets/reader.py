@@ -16,13 +16,13 @@ from retclip.core.errors import InputError
 from retclip.presets.settings import Preset
 
 T = TypeVar("T")
+CATALOGUE = "models.toml"
 
 
 def available_presets() -> tuple[str, ...]:
     """Names of the presets that ship with the package."""
-    return tuple(
-        sorted(Path(entry.name).stem for entry in files("retclip.presets").iterdir() if entry.name.endswith(".toml"))
-    )
+    entries = (entry.name for entry in files("retclip.presets").iterdir())
+    return tuple(sorted(Path(name).stem for name in entries if name.endswith(".toml") and name != CATALOGUE))
 
 
 def load_preset(name_or_file: str) -> Preset:
@@ -57,16 +57,27 @@ def _parse(data: bytes, origin: str, folder: Path | None, name: str) -> Preset:
             "E142", f"{origin} is not valid TOML.", why=str(error), fix="Correct the line named above."
         ) from error
     preset = preset_from_mapping({"name": name, **table}, origin)
-    weights = preset.encoder.weights
-    if folder is not None and weights != "hub" and (folder / weights).is_file():
-        absolute = str((folder / weights).resolve())
-        preset = replace(preset, encoder=replace(preset.encoder, weights=absolute))
-    return preset
+    return preset if folder is None else _with_weights_beside(preset, folder)
+
+
+def _with_weights_beside(preset: Preset, folder: Path) -> Preset:
+    """The same preset, with absolute paths of those weights that lie beside it."""
+
+    def beside(weights: str) -> str:
+        place = folder / weights
+        return str(place.resolve()) if weights not in ("", "hub") and place.exists() else weights
+
+    return replace(
+        preset,
+        encoder=replace(preset.encoder, weights=beside(preset.encoder.weights)),
+        detector=replace(preset.detector, weights=beside(preset.detector.weights)),
+        masker=replace(preset.masker, weights=beside(preset.masker.weights)),
+    )
 
 
 def preset_from_mapping(table: Mapping[str, Any], origin: str) -> Preset:
     """Plain tables -> Preset. `origin` names the file in errors."""
-    return _build(Preset, table, origin, "")
+    return from_table(Preset, table, origin)
 
 
 def preset_to_mapping(preset: Preset) -> dict[str, Any]:
@@ -81,7 +92,8 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _build(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str) -> T:
+def from_table(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str = "") -> T:
+    """Plain tables -> a dataclass, strictly. `prefix` stands before keys in errors, InputError E143 to E145."""
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for key in table:
@@ -104,7 +116,7 @@ def _build(kind: type[T], table: Mapping[str, Any], origin: str, prefix: str) ->
 
 def _convert(kind: Any, value: Any, origin: str, key: str) -> Any:
     if is_dataclass(kind) and isinstance(value, Mapping):
-        return _build(kind, value, origin, key + ".")  # type: ignore[arg-type]
+        return from_table(kind, value, origin, key + ".")  # type: ignore[arg-type]
     if not _fits(kind, value):
         shown = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
         raise InputError(
