@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from open_clip import SimpleTokenizer
 from torch import Tensor
 
+from retclip.adapters.open_clip.prompts import CHUNK
 from retclip.core.masks import Frame
 from retclip.core.vocabulary import Category, Vocabulary
 from retclip.segmenters.fcclip.ensemble import geometric_ensemble
 from retclip.segmenters.fcclip.inference import PanopticThresholds, instances, panoptic_map, semantic_scores
 from retclip.segmenters.fcclip.preprocessing import normalised_batch, padded_size
-from retclip.segmenters.fcclip.text import CHUNK
 from retclip.segmenters.fcclip.variants import VARIANTS, build_fcclip
 from retclip.segmenters.layers.classification import TextRows
 from retclip.segmenters.layers.deformable_attention import sample_values
@@ -120,7 +120,7 @@ def measure_network(
     loaded = peak_bytes(device)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         images = clock.measure("normalise and pad", lambda: normalised_batch([picture], device))
-        taps = clock.measure("backbone", lambda: model.backbone(images))
+        taps = clock.measure("backbone", lambda: model.backbone.pyramid(images))
         pixels = clock.measure("pixel decoder", lambda: model.sem_seg_head.pixel_decoder(taps))
         (final,) = clock.measure(
             "mask decoder", lambda: model.sem_seg_head.predictor(pixels.memories, pixels.mask_features)

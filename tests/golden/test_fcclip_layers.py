@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from retclip.adapters.open_clip.backbones import Pyramid
+from retclip.adapters.open_clip.pooling import mask_pool
 from retclip.segmenters.fcclip.mask_decoder import MaskDecoder
 from retclip.segmenters.fcclip.pixel_decoder import PixelDecoder
 from retclip.segmenters.fcclip.variants import ResNetTower, TextTower, build_clip
 from retclip.segmenters.layers.classification import TextRows, class_logits
-from retclip.segmenters.layers.clip_backbone import Pyramid
 from retclip.segmenters.layers.deformable_attention import (
     MultiScaleDeformableAttention,
     sample_values,
     sample_values_by_gather,
     sample_values_by_grid,
 )
-from retclip.segmenters.layers.pooling import mask_pool
 from retclip.segmenters.layers.positions import sine_positions
 
 pytestmark = pytest.mark.golden
@@ -92,9 +92,9 @@ def test_resnet_backbone_and_masked_attention_pool(goldens):
     backbone = build_clip(tower, TextTower(8, 1, 1, quick_gelu=True), int(sizes["output_dim"]))
     backbone.clip_model.visual.load_state_dict(under(arrays, "w."), strict=True)
     with torch.no_grad():
-        taps = backbone(arrays["in.image"])
-        pooled = backbone.embed(taps.res5, arrays["in.masks"])
-        with_empty = backbone.embed(taps.res5, arrays["in.masks_query1_empty"])
+        taps = backbone.pyramid(arrays["in.image"])
+        pooled = backbone.embed(taps.res5, arrays["in.masks"] > 0)
+        with_empty = backbone.embed(taps.res5, arrays["in.masks_query1_empty"] > 0)
     for tap in Pyramid._fields:
         assert_close(getattr(taps, tap), arrays[f"out.{tap}"], **FEATURES)
     assert_close(taps.res5, arrays["out.clip_vis_dense"], **FEATURES)

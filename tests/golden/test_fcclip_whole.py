@@ -9,6 +9,9 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from retclip.adapters.open_clip.backbones import Pyramid
+from retclip.adapters.open_clip.pooling import mask_pool, resize_masks
+from retclip.adapters.open_clip.prompts import average_prompts, prompts
 from retclip.core.masks import Frame
 from retclip.core.vocabulary import seen_classes
 from retclip.segmenters.fcclip.ensemble import EnsembleWeights, geometric_ensemble
@@ -19,10 +22,8 @@ from retclip.segmenters.fcclip.preprocessing import (
     resize_picture,
     resized_size,
 )
-from retclip.segmenters.fcclip.text import average_prompts, prompts, split_names
+from retclip.segmenters.fcclip.text import split_names
 from retclip.segmenters.layers.classification import TextRows, class_logits
-from retclip.segmenters.layers.clip_backbone import Pyramid
-from retclip.segmenters.layers.pooling import mask_pool, resize_masks
 from tests.golden.cases import (
     FEATURES,
     LOGITS,
@@ -52,7 +53,7 @@ def compare(expected, name, actual, tolerance):
 def test_images_and_taps(case):
     compare(case["expected"], "images_padded", case["batch"], FEATURES)
     with torch.no_grad():
-        taps = case["model"].backbone(case["batch"])
+        taps = case["model"].backbone.pyramid(case["batch"])
         pixels = case["model"].sem_seg_head.pixel_decoder(taps)
     for name, tap in zip(Pyramid._fields, taps, strict=True):
         compare(case["expected"], f"feat.{name}", tap, FEATURES)

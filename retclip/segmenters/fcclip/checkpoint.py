@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from retclip.adapters.open_clip.backbones import restore_causal_mask
 from retclip.core.errors import ModelError
 from retclip.core.weights import read_weights
 from retclip.segmenters.fcclip.model import FCCLIP
@@ -46,9 +47,7 @@ def assign_weights(model: FCCLIP, weights: Mapping[str, Tensor]) -> FCCLIP:
     model.load_state_dict(kept, strict=True, assign=True)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
-    clip = model.backbone.clip_model
-    # The one buffer outside every state dict: the causal mask of the text tower.
-    clip.attn_mask = torch.full((clip.context_length, clip.context_length), float("-inf")).triu_(1)
+    restore_causal_mask(model.backbone.clip_model)
     return model
 
 

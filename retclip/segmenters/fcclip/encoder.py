@@ -17,7 +17,6 @@ from retclip.ports.encoders import DenseFeatures
 from retclip.segmenters.fcclip.preprocessing import DIVISOR, PIXEL_MEAN, PIXEL_STD
 from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter
 from retclip.segmenters.fcclip.variants import TextTower
-from retclip.segmenters.layers.classification import MAX_LOGIT_SCALE
 
 # Name of the pooling rule inside a FeatureSpace: change it whenever the numbers change.
 SIGNED_BILINEAR = "signed-bilinear/1"
@@ -64,14 +63,14 @@ class FCCLIPEncoder:
     @property
     def logit_scale(self) -> float:
         """CLIP's temperature, exponentiated and clamped."""
-        return float(self._segmenter.model.backbone.log_scale.exp().clamp(max=MAX_LOGIT_SCALE))
+        return self._segmenter.model.backbone.logit_scale
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[DenseFeatures]:
         """RGB (H, W, 3) pictures -> CLIP's map at stride 32 of the padded picture, not normalised."""
         found: dict[int, DenseFeatures] = {}
         for indices, batch in self._segmenter.batches(images):
-            dense = self._segmenter.model.backbone(self._segmenter.normalised([pixels for pixels, _ in batch])).res5
+            dense = self._segmenter.model.backbone(self._segmenter.normalised([pixels for pixels, _ in batch]))
             for index, values, (_, frame) in zip(indices, dense, batch, strict=True):
                 found[index] = DenseFeatures(values, (frame.content[0] / DIVISOR, frame.content[1] / DIVISOR))
         return [found[index] for index in range(len(images))]
@@ -80,9 +79,7 @@ class FCCLIPEncoder:
     def embed(self, features: DenseFeatures, masks: Tensor) -> Tensor:
         """Masks (N, H, W) bool -> (N, D) in the text space, not normalised."""
         cells = mask_cells(masks.to(features.values.device), features)
-        # The backbone counts strictly positive cells; the sign carries them.
-        embedded: Tensor = self._segmenter.model.backbone.embed(features.values[None], cells[None].float() - 0.5)
-        return embedded[0]
+        return self._segmenter.model.backbone.embed(features.values[None], cells[None])[0]
 
     @torch.inference_mode()
     def encode_names(self, names: Sequence[str]) -> Tensor:

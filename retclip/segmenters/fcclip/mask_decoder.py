@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retclip.segmenters.layers.pooling import mask_pool
+from retclip.adapters.open_clip.pooling import mask_pool
 from retclip.segmenters.layers.positions import sine_positions
 
 LEVELS = 3

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from retclip.adapters.open_clip.backbones import ConvolutionalClip
+from retclip.adapters.open_clip.pooling import resize_masks
 from retclip.segmenters.fcclip.mask_decoder import MaskDecoder, Prediction
 from retclip.segmenters.fcclip.pixel_decoder import PixelDecoder
 from retclip.segmenters.layers.classification import TextRows, class_logits
-from retclip.segmenters.layers.clip_backbone import ClipBackbone
-from retclip.segmenters.layers.pooling import resize_masks
 
 VOID_WEIGHT = 0.1
 
@@ -59,7 +59,7 @@ class FCCLIP(nn.Module):
 
     def __init__(
         self,
-        backbone: ClipBackbone,
+        backbone: ConvolutionalClip,
         pixel_decoder: PixelDecoder,
         predictor: MaskDecoder,
         dim: int,
@@ -74,7 +74,7 @@ class FCCLIP(nn.Module):
     def forward(self, images: Tensor, *, every_layer: bool = False) -> FCCLIPOutput:
         """One pass over normalised images (B, 3, H, W), H and W multiples of 32 (`preprocessing.normalised_batch`)."""
         with torch.no_grad():
-            taps = self.backbone(images)
+            taps = self.backbone.pyramid(images)
         pixels = self.sem_seg_head.pixel_decoder(taps)
         predictions = self.sem_seg_head.predictor(pixels.memories, pixels.mask_features, every_layer=every_layer)
         return FCCLIPOutput(taps.res5, predictions)
@@ -96,6 +96,5 @@ class FCCLIP(nn.Module):
             (B, Q, D) embeddings in the text space, not normalised, and (B, Q) bool, masks with a positive cell at
             stride 32.
         """
-        masks = resize_masks(mask_logits, (dense.shape[2], dense.shape[3]))
-        embeddings: Tensor = self.backbone.embed(dense, masks)
-        return embeddings, (masks > 0).flatten(2).any(-1)
+        inside = resize_masks(mask_logits, (dense.shape[2], dense.shape[3])) > 0
+        return self.backbone.embed(dense, inside), inside.flatten(2).any(-1)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retclip.segmenters.layers.clip_backbone import Pyramid
+from retclip.adapters.open_clip.backbones import Pyramid
 from retclip.segmenters.layers.deformable_attention import MultiScaleDeformableAttention, Size
 from retclip.segmenters.layers.positions import sine_positions
 

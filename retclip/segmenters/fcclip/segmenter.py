@@ -12,6 +12,8 @@ import torch
 from open_clip import SimpleTokenizer
 from torch import Tensor
 
+from retclip.adapters.open_clip.prompts import NameRows
+from retclip.adapters.open_clip.text_store import TextStore
 from retclip.core.errors import require
 from retclip.core.masks import Frame, Size
 from retclip.core.panoptic import PanopticMap
@@ -27,7 +29,6 @@ from retclip.segmenters.fcclip.preprocessing import (
     resize_picture,
     resized_size,
 )
-from retclip.segmenters.fcclip.text import NameRows
 from retclip.segmenters.layers.classification import TextRows
 
 Pixels = npt.NDArray[np.uint8]
@@ -103,12 +104,13 @@ class FCCLIPSegmenter:
     Args:
         model: the network with its weights, on its device.
         settings: see `SegmenterSettings`.
+        store: text rows of this very text tower on disk; None keeps none.
     """
 
-    def __init__(self, model: FCCLIP, settings: SegmenterSettings) -> None:
+    def __init__(self, model: FCCLIP, settings: SegmenterSettings, store: TextStore | None = None) -> None:
         self.model = model.eval()
         self.settings = settings
-        self.names = NameRows(model.backbone.encode_text, SimpleTokenizer(), self.device)
+        self.names = NameRows(model.backbone.encode_text, SimpleTokenizer(), self.device, store)
 
     @property
     def device(self) -> torch.device:

@@ -9,12 +9,12 @@ from timm.layers import Mlp
 from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
+from retclip.adapters.open_clip.backbones import ConvNeXtClip, ConvolutionalClip, ResNetClip
 from retclip.core.errors import ModelError
 from retclip.segmenters.fcclip.ensemble import EnsembleWeights
 from retclip.segmenters.fcclip.mask_decoder import MaskDecoder
 from retclip.segmenters.fcclip.model import FCCLIP
 from retclip.segmenters.fcclip.pixel_decoder import PixelDecoder
-from retclip.segmenters.layers.clip_backbone import ClipBackbone, ConvNeXtClip, ResNetClip
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class _ConvNeXtVisual(nn.Module):
         return embedded
 
 
-def build_clip(image: ConvNeXtTower | ResNetTower, text: TextTower, dim: int) -> ClipBackbone:
+def build_clip(image: ConvNeXtTower | ResNetTower, text: TextTower, dim: int) -> ConvolutionalClip:
     """A frozen CLIP with random weights and the released key names."""
     resnet = image if isinstance(image, ResNetTower) else ResNetTower((1, 1, 1, 1), 2, 32, 1)
     clip = CLIP(

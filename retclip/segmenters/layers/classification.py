@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from retclip.adapters.open_clip.backbones import MAX_LOGIT_SCALE
 from retclip.core.errors import require
-
-MAX_LOGIT_SCALE = 100.0
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from retclip.adapters.open_clip import prompts
+from retclip.adapters.open_clip.text_store import TextStore
 from retclip.core.vocabulary import Vocabulary
 from retclip.segmenters.fcclip import segmenter as module
-from retclip.segmenters.fcclip import text
 from retclip.segmenters.fcclip.preprocessing import Resolution, padded_size
 from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter
 
@@ -69,11 +70,11 @@ def test_proposals_carry_what_retrieval_needs(segmenter, pictures, vocabulary):
 
 def test_one_backbone_pass_serves_everything(segmenter, pictures, vocabulary, monkeypatch):
     passes = []
-    forward = type(segmenter.model.backbone).forward
+    pyramid = type(segmenter.model.backbone).pyramid
     monkeypatch.setattr(
         type(segmenter.model.backbone),
-        "forward",
-        lambda self, images: passes.append(len(images)) or forward(self, images),
+        "pyramid",
+        lambda self, images: passes.append(len(images)) or pyramid(self, images),
     )
     segmenter.segment(pictures, vocabulary)
     assert sum(passes) == len(pictures)
@@ -81,20 +82,27 @@ def test_one_backbone_pass_serves_everything(segmenter, pictures, vocabulary, mo
 
 def test_a_name_is_encoded_once(segmenter, pictures, vocabulary, monkeypatch):
     encoded = []
-    original = text.encode_names
-    monkeypatch.setattr(text, "encode_names", lambda *given: encoded.append(given[0]) or original(*given))
+    original = prompts.encode_names
+    monkeypatch.setattr(prompts, "encode_names", lambda *given: encoded.append(given[0]) or original(*given))
     for _ in range(3):
         segmenter.segment(pictures[:1], vocabulary)
-    assert encoded == [[("wall",), ("brick wall",), ("person",), ("child",), ("sky",), ("car",)]]
+    assert encoded == [["wall", "brick wall", "person", "child", "sky", "car"]]
     segmenter.text_rows(Vocabulary.from_names("other", ["sky", "moon"]))
-    assert encoded[1:] == [[("moon",)]]
+    assert encoded[1:] == [["moon"]]
 
 
 def test_cached_names_are_bounded(segmenter, vocabulary, monkeypatch):
-    monkeypatch.setattr(text, "CACHED_NAMES", 4)
+    monkeypatch.setattr(prompts, "MOST_NAMES", 4)
     rows = segmenter.text_rows(vocabulary).rows
     assert len(segmenter.names._rows) == 4
     assert_close(segmenter.text_rows(vocabulary).rows, rows)
+
+
+def test_rows_on_disk_serve_the_next_segmenter(tiny, settings, vocabulary, tmp_path, monkeypatch):
+    store = TextStore(tmp_path / "tower.safetensors")
+    first = FCCLIPSegmenter(tiny, settings, store).text_rows(vocabulary)
+    monkeypatch.setattr(prompts, "encode_names", lambda *_: pytest.fail("encoded again"))
+    assert torch.equal(FCCLIPSegmenter(tiny, settings, store).text_rows(vocabulary).rows, first.rows)
 
 
 def test_only_the_users_names_matter(tiny, settings, pictures, vocabulary):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from retclip.adapters.open_clip.backbones import STRIDES
 from retclip.segmenters.fcclip.variants import ConvNeXtTower, ResNetTower, TextTower, build_clip
-from retclip.segmenters.layers.clip_backbone import STRIDES
 
 TEXT = TextTower(8, 1, 1, quick_gelu=False, context_length=9, vocabulary_size=50)
 TOWERS = [ConvNeXtTower((1, 1, 1, 1), (8, 16, 24, 32)), ResNetTower((1, 1, 1, 1), 8, 64, 4)]
@@ -18,7 +18,7 @@ def tower(request):
 
 def test_taps_have_their_strides_and_channels(tower):
     backbone = build_clip(tower, TEXT, 12)
-    taps = backbone(torch.randn(2, 3, 64, 96))
+    taps = backbone.pyramid(torch.randn(2, 3, 64, 96))
     for tap, stride, channels in zip(taps, STRIDES, tower.channels, strict=True):
         assert tap.shape == (2, channels, 64 // stride, 96 // stride)
 
@@ -27,8 +27,8 @@ def test_the_dense_map_is_what_clip_itself_pools(tower):
     """A mask over everything must give CLIP's own embedding wherever the pooling rules agree: the ConvNeXt's."""
     backbone = build_clip(tower, TEXT, 12)
     images = torch.randn(1, 3, 64, 64)
-    dense = backbone(images).res5
-    pooled = backbone.embed(dense, torch.ones(1, 1, 5, 5))[:, 0]
+    dense = backbone(images)
+    pooled = backbone.embed(dense, torch.ones(1, 1, 2, 2))[:, 0]
     assert pooled.shape == (1, 12)
     if isinstance(tower, ConvNeXtTower):
         assert_close(pooled, backbone.clip_model.visual(images), atol=1e-5, rtol=1e-4)
