@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retclip.core.errors import EmptyDatabase, InputError, ModelError
+from retclip.adapters.model_files import obtain_model
+from retclip.core.errors import EmptyDatabase, InputError
+from retclip.core.weight_files import file_sha256
 from retclip.presets import EncoderSettings, Preset, ProposalSettings, load_preset, preset_from_mapping
+from retclip.presets.model_cards import needed_model
 from retclip.shards import Database
 
 if TYPE_CHECKING:  # torch takes seconds to import; settings and databases are read without it
@@ -16,7 +19,9 @@ if TYPE_CHECKING:  # torch takes seconds to import; settings and databases are r
 
     from retclip.core.vocabulary import Vocabulary
     from retclip.ports.encoders import DenseEncoder, TextEncoder
+    from retclip.ports.neighbors import StoredClass
     from retclip.ports.proposals import MaskProposer
+    from retclip.query.matching import LabelMap
     from retclip.query.pipeline import Models, RetrievalSegmenter, TrainedHead
     from retclip.segmenters.fcclip.encoder import FCCLIPEncoder
     from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter
@@ -51,27 +56,9 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def find_weights(settings: EncoderSettings) -> Path | None:
-    """The weights file: as given, else by name in `RETCLIP_MODELS_DIR`; None for `hub`. Raises ModelError E201.
-
-    A file converted by `retclip models convert` stands for the one it was made from.
-    """
-    if settings.weights == "hub":
-        return None
-    # os.path: Path.expanduser raises for a user that this machine does not have, as presets of others name them.
-    given = Path(os.path.expanduser(settings.weights))  # noqa: PTH111
-    folder = os.environ.get("RETCLIP_MODELS_DIR")
-    places: list[Path] = [given, *((Path(folder) / given, Path(folder) / given.name) if folder else ())]
-    for place in places:
-        for path in (place, place.with_suffix(".safetensors")):
-            if path.is_file():
-                return path
-    raise ModelError(
-        "E201",
-        f"The weights '{settings.weights}' of '{settings.model}' are not on this machine.",
-        why="Looked at: " + ", ".join(str(place) for place in places) + ".",
-        fix=f"Put {given.name} into a folder and set RETCLIP_MODELS_DIR to it.",
-    )
+def find_weights(settings: EncoderSettings) -> Path:
+    """The encoder's weights: as given, in `RETCLIP_MODELS_DIR`, or from the hub. Raises ModelError."""
+    return obtain_model(needed_model("encoder", settings)).path
 
 
 def make_encoder(settings: EncoderSettings, device: str) -> DenseEncoder:
@@ -94,7 +81,6 @@ def make_text_tower(settings: EncoderSettings, device: str) -> TextEncoder | Non
 
 def _load_fcclip(settings: EncoderSettings, device: str) -> FCCLIPSegmenter:
     weights = find_weights(settings)
-    assert weights is not None  # settings refuse `hub` here
     chosen = choose_device(device)
     from retclip.segmenters.fcclip.checkpoint import load_fcclip
     from retclip.segmenters.fcclip.preprocessing import Resolution
@@ -134,11 +120,8 @@ def trained_head(preset: Preset) -> TrainedHead | None:
     from retclip.query.pipeline import TrainedHead
     from retclip.vocabularies import load_vocabulary
 
-    weights = find_weights(preset.encoder)
-    assert weights is not None  # settings refuse `hub` here
     classes = load_vocabulary(preset.proposals.training_classes)
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(find_weights(preset.encoder))
     return TrainedHead(frozenset(name for category in classes for name in category.names), digest)
 
 
@@ -158,6 +141,30 @@ def make_proposer(settings: ProposalSettings, masks: Path | None) -> MaskPropose
     from retclip.adapters.region_hierarchy import RegionHierarchy
 
     return RegionHierarchy(settings)
+
+
+class LabelMatcher:
+    """Finds which stored classes answer for which asked ones, as the preset says.
+
+    Names are compared first. The text tower is loaded, once, only when names leave something over on both sides.
+    """
+
+    def __init__(self, preset: Preset, device: str) -> None:
+        self._preset, self._device = preset, device
+
+    def match(self, vocabulary: Vocabulary, stored: Sequence[StoredClass]) -> LabelMap:
+        """Match stored classes to the categories of a vocabulary."""
+        from retclip.query.matching import match_labels
+
+        labels = match_labels(vocabulary, stored)
+        unanswered = any(found.method == "none" for found in labels.matches)
+        if not unanswered or len(labels.column) == len(stored) or self._text is None:
+            return labels
+        return match_labels(vocabulary, stored, self._text, self._preset.retrieval.label_match)
+
+    @cached_property
+    def _text(self) -> TextEncoder | None:
+        return make_text_tower(self._preset.encoder, self._device)
 
 
 def make_segmenter(

@@ -5,16 +5,12 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-import socket
-import urllib.parse
-import urllib.request
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 import numpy.typing as npt
 import timm
@@ -22,10 +18,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from retclip.core.errors import InputError, ModelError
+from retclip.core.errors import InputError, ModelError, first_line
 from retclip.core.identity import FeatureSpace
 from retclip.core.pooling import COVERAGE_MEAN
-from retclip.core.weights import first_line, load_strictly, read_weights, tensors_sha256
+from retclip.core.weights import load_strictly, read_weights, tensors_sha256
 from retclip.ports.encoders import DenseFeatures
 from retclip.presets import EncoderSettings
 
@@ -183,45 +179,64 @@ def _arguments_text(arguments: Mapping[str, Any]) -> str:
     return "(" + ",".join(f"{key}={arguments[key]}" for key in sorted(arguments)) + ")" if arguments else ""
 
 
-def load_timm_encoder(settings: EncoderSettings, weights: Path | None, device: torch.device) -> TimmEncoder:
-    """Build the network and load its weights: a .safetensors or .pth file, or the hub's own when `weights` is None."""
-    if not timm.is_model(settings.model.split(".")[0]):
-        close = difflib.get_close_matches(settings.model, timm.list_models(), n=3)
-        raise ModelError(
-            "E208",
-            f"timm knows no model '{settings.model}'.",
-            why=f"Close names: {', '.join(close) or 'none'}.",
-            fix="Correct encoder.model in the preset.",
-        )
-    model = _create(settings, pretrained=weights is None)
-    if weights is not None:
-        load_strictly(model, read_weights(weights), weights, settings.model)
-    return TimmEncoder(model, settings, device)
+def load_timm_encoder(settings: EncoderSettings, weights: Path, device: torch.device) -> TimmEncoder:
+    """Build the network and load its weights, a .safetensors or PyTorch file.
 
+    With `hub` in the settings the file is timm's own release, with a classifier and perhaps older names, which timm
+    itself knows how to read; any other file must fit exactly.
 
-def _create(settings: EncoderSettings, *, pretrained: bool) -> nn.Module:
+    Raises:
+        ModelError: as `read_weights`; E207 the file does not fit, E208 unknown network.
+        InputError: E146 and E147, settings that do not fit the network.
+    """
+    check_model_name(settings.model)
     # timm's own arguments name files to load and places to download from; those of the network are harmless.
     own = sorted(set(settings.model_args) & set(inspect.signature(timm.create_model).parameters))
     if own:
         raise _misfit(settings, f"{', '.join(own)} cannot be set by a preset; weights come from encoder.weights.")
-    arguments = {"num_classes": 0, **settings.model_args}
-    if pretrained and not _hub_reachable():
-        # The hub client would retry for most of a minute; with this it looks into its cache alone and answers at once.
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
+    tensors = read_weights(weights)
+    if settings.weights == "hub":
+        return TimmEncoder(_create_released(settings, tensors, weights), settings, device)
+    model = _create(settings)
+    load_strictly(model, tensors, weights, settings.model)
+    return TimmEncoder(model, settings, device)
+
+
+def check_model_name(model: str) -> None:
+    """Raises ModelError E208 for a name that is not timm's, such as a path or an address."""
+    if not timm.is_model(model.split(".")[0]):
+        close = difflib.get_close_matches(model, timm.list_models(), n=3)
+        raise ModelError(
+            "E208",
+            f"timm knows no model '{model}'.",
+            why=f"Close names: {', '.join(close) or 'none'}.",
+            fix="Correct encoder.model in the preset.",
+        )
+
+
+def _create_released(settings: EncoderSettings, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
     try:
-        model: nn.Module = timm.create_model(settings.model, pretrained=pretrained, **arguments)
+        return _create(settings, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors)})
+    except RuntimeError as error:
+        raise ModelError(
+            "E207",
+            f"{path} does not fit '{settings.model}'.",
+            why=first_line(error),
+            fix="It holds another network: download it again, or correct encoder.model.",
+        ) from error
+
+
+def _create(settings: EncoderSettings, **loading: Any) -> nn.Module:
+    arguments = {"num_classes": 0, **settings.model_args, **loading}
+    try:
+        model: nn.Module = timm.create_model(settings.model, **arguments)
     except MemoryError:
         raise
-    # Networks raise any type for arguments they cannot take, the hub client and its transport for a file they lack.
+    # Networks raise any type for arguments they cannot take.
     except Exception as error:
-        if not pretrained or isinstance(error, (TypeError, NotImplementedError, AssertionError)):
-            raise _misfit(settings, first_line(error)) from error
-        raise ModelError(
-            "E201",
-            f"The weights of '{settings.model}' are not on this machine and could not be downloaded.",
-            why=first_line(error),
-            fix="Connect once, or set encoder.weights to a file; RETCLIP_MODELS_DIR names a folder of such files.",
-        ) from error
+        if loading and isinstance(error, RuntimeError):
+            raise
+        raise _misfit(settings, first_line(error)) from error
     return model
 
 
@@ -232,17 +247,3 @@ def _misfit(settings: EncoderSettings, why: str) -> InputError:
         why=why,
         fix="Correct encoder.model or encoder.model_args in the preset.",
     )
-
-
-def _hub_reachable() -> bool:
-    """Whether the hub answers within two seconds; behind a proxy only the client itself can tell."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return False
-    if urllib.request.getproxies():
-        return True
-    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
-    try:
-        with socket.create_connection((address.hostname or "", address.port or 443), timeout=2):
-            return True
-    except OSError:
-        return False

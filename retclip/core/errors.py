@@ -100,3 +100,9 @@ def require(condition: bool, name: str, expected: str, got: object) -> None:
     """Refuse a wrong value at birth: raise ValueError naming the value, what was expected and what came."""
     if not condition:
         raise ValueError(f"{name}: expected {expected}, got {got}")
+
+
+def first_line(error: Exception) -> str:
+    """Type and first line of a foreign error, at most 200 characters."""
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text}"[:200]

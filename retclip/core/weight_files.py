@@ -1,4 +1,4 @@
-"""What can be said of a weights file without loading it: whether it is whole, and which tensors a safetensors file holds.
+"""What can be said of a weights file without loading it: whether it is whole, and which tensors safetensors hold.
 
 Knows no torch, so that a half copied file is named in milliseconds instead of after seconds of imports.
 """

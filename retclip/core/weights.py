@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from retclip.core.errors import ModelError
+from retclip.core.errors import first_line as first_line
+from retclip.core.weight_files import check_weights_file
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -20,13 +22,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     A PyTorch file holds its tensors at the top, under `model` or under `state_dict`.
 
     Raises:
-        ModelError: E201 for no file, E202 for a damaged safetensors file, E204 for any other file that is no plain
-            table of tensors.
+        ModelError: E201 for no file, E202 for one that is not whole, E204 for one that is no plain table of tensors.
     """
     if not path.is_file():
         raise ModelError(
             "E201", f"There is no file {path}.", why="It was named as a weights file.", fix="Check the path."
         )
+    check_weights_file(path)
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -96,9 +98,3 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    """Type and first line of a foreign error, at most 200 characters."""
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text}"[:200]

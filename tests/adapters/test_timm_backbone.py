@@ -22,7 +22,9 @@ from retclip.presets import EncoderSettings
 
 CPU = torch.device("cpu")
 MODEL = "test_efficientnet"  # timm's own miniature, 0.4 MB
-SMALL = EncoderSettings(model=MODEL, layers=("blocks.1", "blocks.3"), stride=16, short_side=64, long_side=256)
+SMALL = EncoderSettings(
+    model=MODEL, weights="w", layers=("blocks.1", "blocks.3"), stride=16, short_side=64, long_side=256
+)
 
 FAMILIES: dict[str, tuple[EncoderSettings, int]] = {
     "mobilenet": (EncoderSettings(model="mobilenetv2_100", layers=("blocks.3", "blocks.5"), stride=16), 64 + 160),
@@ -209,14 +211,30 @@ def test_arguments_that_load_files_cannot_come_from_a_preset(tmp_path: Path, nam
 @pytest.mark.parametrize("model", ["hf-hub:someone/net", "local-dir:/tmp", "../net", ""])
 def test_only_names_of_timm_are_networks(model: str) -> None:
     with pytest.raises(ModelError) as caught:
-        load_timm_encoder(replace(SMALL, model=model), None, CPU)
+        load_timm_encoder(replace(SMALL, model=model), Path("w"), CPU)
     assert caught.value.code == "E208"
 
 
-def test_weights_that_are_nowhere_are_a_model_error_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retclip.adapters.timm_backbone._hub_reachable", lambda: False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match="not on this machine") as caught:
-        load_timm_encoder(replace(SMALL, model="resnet18.tv_in1k"), None, CPU)
-    assert caught.value.code == "E201"
-    assert "RETCLIP_MODELS_DIR" in caught.value.fix
+def test_a_release_of_timm_is_read_as_timm_reads_it(tmp_path: Path) -> None:
+    """The hub's files have a classifier and 1,000 classes; a file that a preset names must fit exactly."""
+    torch.manual_seed(0)
+    whole = timm.create_model(MODEL)
+    path = tmp_path / "model.safetensors"
+    save_file(whole.state_dict(), path)
+    whole.reset_classifier(0)
+    released = load_timm_encoder(replace(SMALL, weights="hub"), path, CPU)
+    assert released.space == TimmEncoder(whole, SMALL, CPU).space
+    with pytest.raises(ModelError, match="does not fit") as caught:
+        load_timm_encoder(SMALL, path, CPU)
+    assert caught.value.code == "E207"
+
+
+def test_a_release_of_another_network_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), path)
+    with pytest.raises(ModelError, match=MODEL) as caught:
+        load_timm_encoder(replace(SMALL, weights="hub"), path, CPU)
+    assert (caught.value.code, caught.value.why != "") == ("E207", True)
+    with pytest.raises(InputError) as refused:
+        load_timm_encoder(replace(SMALL, weights="hub", model_args={"colour": 1}), path, CPU)
+    assert refused.value.code == "E147"

@@ -21,7 +21,7 @@ from retclip.presets import EncoderSettings
 
 CPU = torch.device("cpu")
 MODEL = "test_efficientnet"  # timm's own miniature, 0.4 MB
-SMALL = EncoderSettings(model=MODEL, stride=32, short_side=64)
+SMALL = EncoderSettings(model=MODEL, weights="w", stride=32, short_side=64)
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +60,14 @@ def test_missing_step_counters_are_forgiven(
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
-@pytest.mark.parametrize(("ending", "code"), [(".safetensors", "E202"), (".pth", "E204")])
-def test_truncated_files_are_refused(
-    tmp_path: Path, tensors: dict[str, torch.Tensor], keep: int, ending: str, code: str
-) -> None:
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_truncated_files_are_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], keep: int, ending: str) -> None:
     path = tmp_path / f"w{ending}"
     (save_file if ending == ".safetensors" else torch.save)(tensors, path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ModelError) as caught:
         load(path)
-    assert caught.value.code == code
+    assert caught.value.code == "E202"
     assert str(path) in caught.value.what
 
 
