@@ -17,12 +17,8 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def create_folder(path: Path, first: Manifest) -> None:
-    """Make a database with one version, staged beside its place and renamed when whole.
-
-    Raises:
-        DatabaseError: E307 when `path` exists.
-    """
+def refuse_existing(path: Path) -> None:
+    """Raise DatabaseError E307 when there is something at the place of a new database."""
     if path.exists() or path.is_symlink():
         raise DatabaseError(
             "E307",
@@ -30,6 +26,15 @@ def create_folder(path: Path, first: Manifest) -> None:
             why="A new database never replaces anything.",
             fix="Choose another name, or add to the database that is there.",
         )
+
+
+def create_folder(path: Path, first: Manifest) -> None:
+    """Make a database with one version, staged beside its place and renamed when whole.
+
+    Raises:
+        DatabaseError: E307 when `path` exists.
+    """
+    refuse_existing(path)
     with durable.explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(durable.STAGING_PREFIX + durable.new_id())

@@ -158,6 +158,19 @@ def unfinished_jobs(database: Path) -> list[tuple[str, int]]:
     return [(name, units) for name, units in jobs if units]
 
 
+def spills_with(
+    database: Path, column: str, value: str
+) -> Iterator[tuple[Ledger, str, list[StoredSegment], npt.NDArray[np.floating]]]:
+    """(ledger, unit key, segments, vectors) of every finished unit with segments whose `column` is `value`."""
+    for folder in sorted((database / "jobs").glob("*")):
+        ledger = Ledger(database, folder.name)
+        for key in ledger.units():
+            segments, vectors, _ = ledger.read(key)
+            places = [place for place, segment in enumerate(segments) if getattr(segment, column) == value]
+            if places:
+                yield ledger, key, [segments[place] for place in places], vectors[places]
+
+
 def _checked_header(path: Path) -> dict[str, Any] | None:
     """Header of a spill whose digest is right, else None."""
     size = path.stat().st_size - _DIGEST_BYTES

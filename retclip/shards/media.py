@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,50 @@ def write_thumbnails(database: Path, thumbnails: Mapping[int, bytes]) -> None:
             _log.warning("The thumbnail cache %s is damaged and is started again: %s", folder, error)
             durable.remove(folder)
             _write(folder, thumbnails)
+
+
+def forget_thumbnails(database: Path, segment_ids: Collection[int]) -> int:
+    """Remove pictures without a trace, and say how many there were; a damaged cache is thrown away whole.
+
+    LMDB leaves what it deletes in free pages, so all other pictures move to a new environment.
+    """
+    folder = database / FOLDER
+    if not folder.is_dir():
+        return 0
+    staged = database / (durable.STAGING_PREFIX + durable.new_id())
+    gone = set(map(_key, segment_ids))
+    count = 0
+    with durable.explained(folder):
+        try:
+            for batch in _stored_batches(folder):
+                count += len(gone & set(batch))
+                _write(staged, {int.from_bytes(key, "big"): jpeg for key, jpeg in batch.items() if key not in gone})
+        except lmdb.Error as error:
+            _log.warning("The thumbnail cache %s is damaged and is thrown away: %s", folder, error)
+        durable.remove(folder)
+        if staged.is_dir():
+            staged.rename(folder)
+    durable.sync_folder(database)
+    return count
+
+
+def _stored_batches(folder: Path) -> Iterator[dict[bytes, bytes]]:
+    """Whole pictures by key, in pieces of bounded size; the environment is closed between them."""
+    start = b"\0"
+    while True:
+        batch: dict[bytes, bytes] = {}
+        size = 0
+        with _environment(folder, readonly=True) as env, env.begin() as transaction:
+            cursor = transaction.cursor()
+            for key, value in cursor.iternext() if cursor.set_range(start) else ():
+                if value[:_DIGEST_BYTES] == _digest(value[_DIGEST_BYTES:]):
+                    batch[key] = value[_DIGEST_BYTES:]
+                start, size = key + b"\0", size + len(value)
+                if size >= TRANSACTION_BYTES:
+                    break
+        if not size:
+            return
+        yield batch
 
 
 def _missing_room(error: lmdb.Error) -> int | None:

@@ -70,6 +70,7 @@ class Transaction:
             # When the number is taken, whether by us or another, a later writer's sweep decides what is unnamed.
             if not manifest_path(self._path, self._next).exists():
                 self._forget()
+        del self._base  # with its lease, which would keep the version from being removed
 
     def _rows(self) -> Snapshot:
         return Snapshot(self._shards, self._classes, self._base.space.dim)
@@ -229,8 +230,7 @@ class Transaction:
         """Set the key transform of searches of the new version. Raises ValueError for an unknown kind."""
         self._check_open()
         check_kind(kind)
-        self._changed |= kind != self._transform
-        self._transform = kind
+        self._transform, self._changed = kind, self._changed or kind != self._transform
 
     def record_models(self, models: Iterable[Mapping[str, str]]) -> None:
         """Add networks to those the version names (role, name, license, sha256); repeats add nothing.

@@ -1,0 +1,165 @@
+"""Segments that travel between databases of one feature space, with their vectors and thumbnails."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from retclip.core.errors import FeatureSpaceMismatch
+from retclip.core.vocabulary import normalise_name
+from retclip.shards import durable
+from retclip.shards.classes import StoredClass
+from retclip.shards.creation import refuse_existing
+from retclip.shards.database import Database
+from retclip.shards.media import write_thumbnails
+from retclip.shards.transaction import Transaction
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge made.
+
+    Attributes:
+        database: the new database.
+        known: segments of the second database that the first has too; those of the first were taken.
+        conflicts: what the two say differently, one sentence each.
+    """
+
+    database: Database
+    known: int
+    conflicts: tuple[str, ...]
+
+
+def copy_segments(
+    transaction: Transaction, target: Path, other: Database, item: StoredClass, label: str, shots: int | None = None
+) -> tuple[int, int]:
+    """Add a class of another database of the same feature space under a name, with its names and thumbnails.
+
+    Args:
+        transaction: what writes.
+        target: folder of the database that it writes.
+        other: where the segments are.
+        item: a class of it.
+        label: class that takes them.
+        shots: at most so many segments, None for all.
+
+    Returns:
+        How many segments were offered, and how many of them were new.
+    """
+    offered = added = 0
+    rows = islice(other.iter_segments([item.id]), shots)
+    while batch := list(islice(rows, _BATCH)):
+        offered += len(batch)
+        vectors = other.vectors([(shard, row) for shard, row, _ in batch])
+        added += transaction.add([replace(segment, label=label) for _, _, segment in batch], vectors)
+        pictures = ((segment.segment_id, other.thumbnail(segment.segment_id)) for _, _, segment in batch)
+        if kept := {segment_id: data for segment_id, data in pictures if data is not None}:
+            write_thumbnails(target, kept)
+    if offered:
+        transaction.declare(label, (item.name, *item.aliases))
+    return offered, added
+
+
+def copy_database(source: Database, target: Path, labels: Sequence[str], program: str) -> Database:
+    """Make a new database with the live segments of a version, or of some of its classes; it has no history.
+
+    Raises:
+        DatabaseError: E307 when `target` exists, E309 for a class that the source lacks.
+    """
+    found = {source.manifest.classes.find(label) for label in labels}
+    with _new_database(target, source) as staged, staged.write("copy", program) as transaction:
+        transaction.record_models(source.models)
+        for item in source.classes:
+            if not labels or item.id in found:
+                copy_segments(transaction, staged.path, source, item, item.name)
+        transaction.commit(f"copy of {source.name}@{source.version}")
+    return Database.open(target)
+
+
+def merge_databases(first: Database, second: Database, target: Path, program: str) -> Merged:
+    """Make a new database with the segments of two; classes that share a name become one.
+
+    Where they contradict each other the first one is followed, and the contradiction is told.
+
+    Raises:
+        FeatureSpaceMismatch: E301, the vectors of the two are not comparable.
+        DatabaseError: E307 when `target` exists.
+    """
+    refuse_other_space(second, first)
+    conflicts = []
+    if first.transform != second.transform:
+        conflicts.append(f"key transform: '{first.transform}' is taken, {second.name} has '{second.transform}'")
+    labels: Counter[tuple[str, str]] = Counter()
+    known = 0
+    with _new_database(target, first) as staged, staged.write("merge", program) as transaction:
+        transaction.record_models([*first.models, *second.models])
+        for item in first.classes:
+            copy_segments(transaction, staged.path, first, item, item.name)
+        homes = _homes(first.classes)
+        for item in second.classes:
+            home, doubts = _home(item, homes)
+            conflicts += doubts
+            label = home.name if home else item.name
+            offered, added = copy_segments(transaction, staged.path, second, item, label)
+            known += offered - added
+            labels.update((kept, label) for kept in _labels_in(first, second, item) if kept != label)
+        transaction.commit(f"{first.name}@{first.version} and {second.name}@{second.version}")
+    conflicts += [f"{n} segments are '{a}' in {first.name}, '{b}' in {second.name}" for (a, b), n in labels.items()]
+    return Merged(Database.open(target), known, tuple(conflicts))
+
+
+def _labels_in(first: Database, second: Database, item: StoredClass) -> Iterator[str]:
+    """Label in `first` of every segment that it shares with a class of `second`."""
+    for shard, rows in second.snapshot.class_rows(item.id):
+        yield from first.live_labels(second.snapshot.shards[shard].reader.row_ids[rows].tolist()).values()
+
+
+def refuse_other_space(other: Database, database: Database) -> None:
+    """Raise FeatureSpaceMismatch when two databases hold vectors of different encoders."""
+    if other.space != database.space:
+        raise FeatureSpaceMismatch(
+            other.name, other.space.encoder, database.space.encoder, other.space.differences(database.space)
+        )
+
+
+def _homes(classes: Sequence[StoredClass]) -> dict[str, StoredClass]:
+    """Class by every name that leads to it; a first name wins over an alias."""
+    names = [(alias, item) for item in classes for alias in item.aliases] + [(item.name, item) for item in classes]
+    return {normalise_name(name): item for name, item in names}
+
+
+def _home(item: StoredClass, homes: Mapping[str, StoredClass]) -> tuple[StoredClass | None, list[str]]:
+    """The class that takes `item`, by its name or else by its first alias that is known, and what is doubtful."""
+    names = [normalise_name(name) for name in (item.name, *item.aliases)]
+    found = list(dict.fromkeys(homes[name].id for name in names if name in homes))
+    if not found:
+        return None, []
+    home = next(homes[name] for name in names if name in homes)
+    doubts = []
+    if len(found) > 1:
+        doubts.append(f"'{item.name}' fits {len(found)} classes by its names; '{home.name}' takes it")
+    if home.is_thing != item.is_thing:
+        kind, other = ("thing", "stuff") if home.is_thing else ("stuff", "thing")
+        doubts.append(f"'{home.name}' is {kind} in the first, {other} in the second; the larger number decides")
+    return home, doubts
+
+
+@contextmanager
+def _new_database(target: Path, like: Database) -> Iterator[Database]:
+    """A database beside `target` with the settings of another one; it takes the name when the block ends well."""
+    target = target.absolute()
+    refuse_existing(target)
+    staged = target.with_name(durable.STAGING_PREFIX + durable.new_id())
+    try:
+        yield Database.create(staged, like.space, like.preset, like.transform)
+        durable.publish_folder(staged, target)
+    except BaseException:
+        if staged.exists():
+            durable.remove(staged)
+        raise
