@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from retclip.adapters.model_files import obtain_model
+from retclip.adapters.model_files import Found, model_records, obtain_models
 from retclip.core.errors import EmptyDatabase, InputError
 from retclip.core.weight_files import file_sha256
-from retclip.presets import EncoderSettings, Preset, ProposalSettings, load_preset, preset_from_mapping
-from retclip.presets.model_cards import needed_model
+from retclip.presets import EncoderSettings, Preset, load_preset, preset_from_mapping
+from retclip.presets.model_cards import Role, segmenting_roles
 from retclip.shards import Database
 
 if TYPE_CHECKING:  # torch takes seconds to import; settings and databases are read without it
     import torch
 
+    from retclip.adapters.promptable import PromptedMasker
     from retclip.core.vocabulary import Vocabulary
+    from retclip.indexer.regions import RegionSource
+    from retclip.ports.corpora import Corpus
+    from retclip.ports.detection import Detector
     from retclip.ports.encoders import DenseEncoder, TextEncoder
     from retclip.ports.neighbors import StoredClass
     from retclip.ports.proposals import MaskProposer
@@ -26,6 +31,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; settings and databases are r
     from retclip.segmenters.fcclip.encoder import FCCLIPEncoder
     from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter
 
+RegionKinds = Literal["masks", "boxes", "found"]
 DEFAULT_PRESET = "cpu"
 
 
@@ -56,38 +62,43 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def find_weights(settings: EncoderSettings) -> Path:
-    """The encoder's weights: as given, in `RETCLIP_MODELS_DIR`, or from the hub. Raises ModelError."""
-    return obtain_model(needed_model("encoder", settings)).path
-
-
-def make_encoder(settings: EncoderSettings, device: str) -> DenseEncoder:
+def make_encoder(preset: Preset, device: str) -> DenseEncoder:
     """The image encoder of a preset, with its weights, on a device."""
+    return _load_encoder(preset, obtain_models(preset, ["encoder"])["encoder"], choose_device(device))
+
+
+def make_text_tower(preset: Preset, device: str) -> TextEncoder | None:
+    """The text tower of a preset's encoder; None where it has none."""
+    return None if preset.encoder.library == "timm" else _text_tower(make_encoder(preset, device))
+
+
+def _text_tower(encoder: DenseEncoder) -> TextEncoder | None:
+    """An encoder with a text tower is one itself."""
+    from retclip.ports.encoders import TextEncoder
+
+    return encoder if isinstance(encoder, TextEncoder) else None
+
+
+def _load_encoder(preset: Preset, found: Found, device: torch.device) -> DenseEncoder:
+    settings = preset.encoder
     if settings.library == "fcclip":
-        return _fcclip_encoder(_load_fcclip(settings, device), settings)
-    weights = find_weights(settings)
-    chosen = choose_device(device)
+        return _fcclip_encoder(_load_fcclip(settings, found, device), settings)
+    if settings.library == "open_clip":
+        from retclip.adapters.open_clip import load_open_clip
+
+        return load_open_clip(settings, found.path, device)
     from retclip.adapters.timm_backbone import load_timm_encoder
 
-    return load_timm_encoder(settings, weights, chosen)
+    return load_timm_encoder(settings, found.path, device)
 
 
-def make_text_tower(settings: EncoderSettings, device: str) -> TextEncoder | None:
-    """The text tower of a preset's encoder; None where it has none."""
-    if settings.library != "fcclip":
-        return None
-    return _fcclip_encoder(_load_fcclip(settings, device), settings)
-
-
-def _load_fcclip(settings: EncoderSettings, device: str) -> FCCLIPSegmenter:
-    weights = find_weights(settings)
-    chosen = choose_device(device)
+def _load_fcclip(settings: EncoderSettings, found: Found, device: torch.device) -> FCCLIPSegmenter:
     from retclip.segmenters.fcclip.checkpoint import load_fcclip
     from retclip.segmenters.fcclip.preprocessing import Resolution
     from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter, SegmenterSettings
 
     resolution = Resolution(settings.short_side, settings.long_side)
-    model = load_fcclip(weights, settings.model, chosen)
+    model = load_fcclip(found.path, settings.model, device)
     return FCCLIPSegmenter(model, SegmenterSettings(training_names=frozenset(), resolution=resolution))
 
 
@@ -98,19 +109,58 @@ def _fcclip_encoder(segmenter: FCCLIPSegmenter, settings: EncoderSettings) -> FC
     return FCCLIPEncoder(segmenter, settings.model, variant_named(settings.model).text)
 
 
+def _load_detector(preset: Preset, found: Found, device: torch.device) -> Detector:
+    from retclip.adapters.grounding_dino import load_grounding_dino
+
+    return load_grounding_dino(preset.detector, found.path, device)
+
+
+def _load_masker(preset: Preset, found: Found, device: torch.device) -> PromptedMasker:
+    if preset.masker.library == "segment_anything":
+        from retclip.adapters.segment_anything import load_segment_anything
+
+        return load_segment_anything(preset.masker, found.path, device)
+    from retclip.adapters.transformers_sam import load_transformers_sam
+
+    return load_transformers_sam(preset.masker, found.path, device)
+
+
 def make_models(preset: Preset, proposer: MaskProposer | None, device: str) -> Models:
     """The networks of a preset; `proposer` takes the place of the preset's own."""
     from retclip.query.pipeline import Models
 
-    if preset.encoder.library != "fcclip":
-        return Models(make_encoder(preset.encoder, device), proposer or make_proposer(preset.proposals, None))
-    segmenter = _load_fcclip(preset.encoder, device)
-    encoder = _fcclip_encoder(segmenter, preset.encoder)
-    if proposer is not None or preset.proposals.kind != "fcclip":
-        return Models(encoder, proposer or make_proposer(preset.proposals, None), encoder)
-    from retclip.segmenters.fcclip.proposer import FCCLIPProposer
+    found = obtain_models(preset, segmenting_roles(preset) if proposer is None else ["encoder"])
+    chosen = choose_device(device)
+    if proposer is None and preset.proposals.kind == "fcclip":
+        from retclip.segmenters.fcclip.proposer import FCCLIPProposer
 
-    return Models(encoder, FCCLIPProposer(segmenter), encoder, trained_head(preset))
+        segmenter = _load_fcclip(preset.encoder, found["encoder"], chosen)
+        encoder = _fcclip_encoder(segmenter, preset.encoder)
+        return Models(encoder, FCCLIPProposer(segmenter), encoder, trained_head(preset))
+    network = _load_encoder(preset, found["encoder"], chosen)
+    return Models(network, proposer or _make_proposer(preset, found, chosen), _text_tower(network))
+
+
+def _make_proposer(preset: Preset, found: Mapping[Role, Found], device: torch.device) -> MaskProposer:
+    if preset.proposals.kind == "given":
+        raise InputError(
+            "E150",
+            "This preset takes given masks, but none were named.",
+            why="proposals.kind is 'given'.",
+            fix="Add --proposals DIR, or use --proposals regions.",
+        )
+    if preset.proposals.kind == "regions":
+        from retclip.adapters.region_hierarchy import RegionHierarchy
+
+        return RegionHierarchy(preset.proposals)
+    masker = _load_masker(preset, found["masker"], device)
+    if preset.proposals.kind == "sam-grid":
+        from retclip.adapters.sam_grid import SamGrid
+
+        return SamGrid(masker, preset.proposals)
+    from retclip.query.detected_masks import DetectedMasks
+
+    return DetectedMasks(_load_detector(preset, found["detector"], device), masker, preset.proposals)
 
 
 def trained_head(preset: Preset) -> TrainedHead | None:
@@ -121,26 +171,36 @@ def trained_head(preset: Preset) -> TrainedHead | None:
     from retclip.vocabularies import load_vocabulary
 
     classes = load_vocabulary(preset.proposals.training_classes)
-    digest = file_sha256(find_weights(preset.encoder))
+    digest = file_sha256(obtain_models(preset, ["encoder"])["encoder"].weights)
     return TrainedHead(frozenset(name for category in classes for name in category.names), digest)
 
 
-def make_proposer(settings: ProposalSettings, masks: Path | None) -> MaskProposer:
-    """Where proposals come from: `masks` names a folder of given ones, else the preset decides."""
-    if masks is not None:
-        from retclip.query.given_masks import GivenMasks
+@dataclass(frozen=True)
+class IndexModels:
+    """What a build needs: an encoder, where regions come from, and the networks as a database keeps them in mind."""
 
-        return GivenMasks(masks)
-    if settings.kind == "given":
-        raise InputError(
-            "E150",
-            "This preset takes given masks, but none were named.",
-            why="proposals.kind is 'given'.",
-            fix="Add --proposals DIR, or use --proposals regions.",
-        )
-    from retclip.adapters.region_hierarchy import RegionHierarchy
+    encoder: DenseEncoder
+    source: RegionSource
+    records: tuple[Mapping[str, str], ...]
 
-    return RegionHierarchy(settings)
+
+def make_index_models(preset: Preset, corpus: Corpus, regions: RegionKinds, device: str) -> IndexModels:
+    """The networks of a build; a masker also turns annotated boxes into masks (a folder's boxes are whole photos)."""
+    from retclip.indexer.regions import AnnotatedRegions, FoundRegions, MaskedBoxes
+
+    masked = regions == "boxes" and preset.masker.library != "none" and corpus.name != "folder"
+    roles: dict[str, list[Role]] = {"found": ["encoder", "detector", "masker"], "boxes": ["encoder", "masker"]}
+    found = obtain_models(preset, roles[regions] if masked or regions == "found" else ["encoder"])
+    chosen = choose_device(device)
+    encoder = _load_encoder(preset, found["encoder"], chosen)
+    source: RegionSource = AnnotatedRegions(corpus, "masks" if regions == "masks" else "boxes")
+    if masked:
+        source = MaskedBoxes(corpus, _load_masker(preset, found["masker"], chosen))
+    if regions == "found":
+        detector = _load_detector(preset, found["detector"], chosen)
+        masker = _load_masker(preset, found["masker"], chosen)
+        source = FoundRegions(detector, masker, preset.index.box_threshold)
+    return IndexModels(encoder, source, tuple(model_records(found)))
 
 
 class LabelMatcher:
@@ -164,17 +224,23 @@ class LabelMatcher:
 
     @cached_property
     def _text(self) -> TextEncoder | None:
-        return make_text_tower(self._preset.encoder, self._device)
+        return make_text_tower(self._preset, self._device)
 
 
 def make_segmenter(
     database: Database, vocabulary: Vocabulary | None, preset: Preset, masks: Path | None, device: str
 ) -> RetrievalSegmenter:
-    """A segmenter over one database version; without a vocabulary it asks for every stored class."""
+    """A segmenter over one database version.
+
+    Args:
+        vocabulary: None asks for every stored class.
+        masks: folder of given proposals, in place of the preset's own.
+    """
+    from retclip.query.given_masks import GivenMasks
     from retclip.query.matching import vocabulary_of
     from retclip.query.pipeline import RetrievalSegmenter
 
-    models = make_models(preset, None if masks is None else make_proposer(preset.proposals, masks), device)
+    models = make_models(preset, None if masks is None else GivenMasks(masks), device)
     if vocabulary is None:
         if not database.classes:
             raise EmptyDatabase(database.name, database.version)

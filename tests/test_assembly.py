@@ -15,15 +15,12 @@ from retclip.assembly import (
     DEFAULT_PRESET,
     choose_device,
     choose_preset,
-    find_weights,
     make_encoder,
     make_models,
-    make_proposer,
     make_text_tower,
 )
-from retclip.core.errors import InputError, ModelError
+from retclip.core.errors import InputError
 from retclip.presets import EncoderSettings, Preset, ProposalSettings, load_preset, preset_to_mapping
-from retclip.query.given_masks import GivenMasks
 from retclip.segmenters.fcclip.proposer import FCCLIPProposer
 from retclip.segmenters.fcclip.variants import build_fcclip
 from retclip.shards import Database
@@ -60,21 +57,10 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         assert caught.value.why
 
 
-def test_weights_of_an_encoder_come_from_the_resolver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RETCLIP_MODELS_DIR", raising=False)
-    file = tmp_path / "net.safetensors"
-    save_file({"a": torch.ones(1)}, file)
-    assert find_weights(EncoderSettings(weights=str(file))) == file
-    with pytest.raises(ModelError, match="Not on this machine") as caught:
-        find_weights(EncoderSettings(weights="net.safetensors"))
-    assert caught.value.code == "E201"
-
-
-def test_proposers(tmp_path: Path) -> None:
-    assert isinstance(make_proposer(ProposalSettings(), None), RegionHierarchy)
-    assert isinstance(make_proposer(ProposalSettings(), tmp_path), GivenMasks)
+def test_proposals_from_files_have_to_be_named(fcclip_file: Path) -> None:
+    preset = Preset("x", EncoderSettings("fcclip", "tiny", weights=str(fcclip_file)))
     with pytest.raises(InputError) as caught:
-        make_proposer(ProposalSettings(kind="given"), None)
+        make_models(preset.with_proposals("given"), None, "cpu")
     assert caught.value.code == "E150"
 
 
@@ -95,11 +81,11 @@ def test_one_fcclip_is_encoder_text_tower_and_proposer(fcclip_file: Path) -> Non
     assert models.head is not None
     assert models.head.training_names == {"cat", "dog"}
     assert models.head.weights_sha256 == hashlib.sha256(fcclip_file.read_bytes()).hexdigest()
-    assert make_encoder(encoder, "cpu").space == models.encoder.space
-    tower = make_text_tower(encoder, "cpu")
+    assert make_encoder(preset, "cpu").space == models.encoder.space
+    tower = make_text_tower(preset, "cpu")
     assert tower is not None
     assert tower.space == models.encoder.space
-    assert make_text_tower(EncoderSettings(), "cpu") is None
+    assert make_text_tower(Preset("x"), "cpu") is None
 
 
 def test_other_proposals_have_no_trained_head(fcclip_file: Path) -> None:

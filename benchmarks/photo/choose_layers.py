@@ -50,7 +50,7 @@ def main() -> None:
     print(f"{'layers':38}" + "".join(f"k={k:<6}" for k in NEIGHBOURS))
     figures = {}
     for layers in CANDIDATES:
-        encoder = make_encoder(replace(preset.encoder, layers=layers), "auto")
+        encoder = make_encoder(replace(preset, encoder=replace(preset.encoder, layers=layers)), "auto")
         queries = ground_truth_queries(open_corpus("coco", args.root, args.train), encoder)
         row = [left_out_accuracy(queries, k, preset.retrieval.temperature) for k in NEIGHBOURS]
         figures[" ".join(layers)] = row

@@ -80,7 +80,7 @@ def ground_truth_queries(corpus: Corpus, encoder: DenseEncoder) -> Queries:
 def prepare(args: argparse.Namespace) -> tuple[Preset, DenseEncoder]:
     """The preset and its encoder on the CPU."""
     preset = load_preset(args.preset)
-    return preset, make_encoder(preset.encoder, "auto")
+    return preset, make_encoder(preset, "auto")
 
 
 def temporary_database_folder() -> Path:

@@ -67,7 +67,7 @@ def main() -> None:
         if kind == "regions"
         else GivenMasks(annotations / f"panoptic_{images[0].split}")
     )
-    settings = preset if kind == "regions" else preset.for_given_masks()
+    settings = preset if kind == "regions" else preset.with_proposals("given")
     segmenter = RetrievalSegmenter(Models(encoder, proposer), database, load_vocabulary("@coco133"), settings)
     quality, segmenting, writing, unlabelled = PanopticQuality(segmenter.vocabulary), [], [], []
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retclip.cli.console import Speech, make_table
-from retclip.cli.options import DeviceOption, JsonOption, PresetOption, QuietOption
+from retclip.cli.options import DeviceOption, JsonOption, PresetOption, QuietOption, change_settings
+from retclip.cli.scoring import Asked, Ready, score_database, score_foreign
 from retclip.core.errors import InputError
 
 if TYPE_CHECKING:
-    from retclip.evaluation.leakage import Leak
-    from retclip.evaluation.observations import ObservationStore
-    from retclip.evaluation.session import Source
-    from retclip.evaluation.tally import Tally
     from retclip.evaluation.truth import EvaluationSet
     from retclip.presets import Preset
     from retclip.shards import Database
@@ -32,37 +28,6 @@ PlaceOption = Annotated[Path | None, typer.Option(help="Where the set lies; defa
 _WORST_SHOWN = 12
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What one invocation asks for."""
-
-    out: Path
-    proposals: str
-    oracles: frozenset[str]
-    device: str
-    workers: int
-    allow_leak: bool
-    seen_file: str | None
-    resamples: int
-    speech: Speech
-
-    @property
-    def given(self) -> bool:
-        """The annotated masks are the proposals."""
-        return self.proposals == "given" or "masks" in self.oracles
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A source of predictions, with what the report says of it."""
-
-    source: Source
-    tally: Tally
-    leaks: tuple[Leak, ...]
-    seen_by_default: frozenset[int]
-    trained_head: bool
-
-
 def evaluate(
     dataset: DatasetOption,
     root: PlaceOption = None,
@@ -74,7 +39,8 @@ def evaluate(
         list[str] | None, typer.Option("--set", help="Change a setting: --set retrieval.k=16", metavar="KEY=VALUE")
     ] = None,
     proposals: Annotated[
-        str, typer.Option(help="preset (what it says), regions, or given (annotated masks).")
+        str,
+        typer.Option(help="preset (as it says), given (annotated masks), regions, gdino-sam, sam-grid or fcclip."),
     ] = "preset",
     oracle: Annotated[str | None, typer.Option(help="masks, labels, vocabulary, selection; comma-separated.")] = None,
     seen_file: Annotated[str | None, typer.Option(help="Seen classes: a file, or the name of a list.")] = None,
@@ -105,116 +71,14 @@ def evaluate(
             "E160", "Nothing to evaluate.", why="One of --db and --pred is needed, not both.", fix="Add --db NAME."
         )
     if pred is not None:
-        _report(opened, None, None, _score_foreign(opened, pred, asked), asked)
+        _report(opened, None, None, score_foreign(opened, pred, asked), asked)
         return
     from retclip.assembly import choose_preset
     from retclip.shards import open_database
 
     database = open_database(str(db))
     chosen = change_settings(choose_preset(preset, database), settings or [])
-    _report(opened, database, chosen, _score_database(opened, database, chosen, asked), asked)
-
-
-def change_settings(preset: Preset, changes: Sequence[str]) -> Preset:
-    """The preset with `section.name=value` changes, values as in TOML; checked like a preset file."""
-    from retclip.presets import preset_from_mapping, preset_to_mapping
-
-    table = preset_to_mapping(preset)
-    for change in changes:
-        key, separator, text = change.partition("=")
-        section, _, name = key.strip().partition(".")
-        if not separator or not isinstance(table.get(section), dict) or not name:
-            why = "Expected section.name=value, e.g. fusion.gamma=0.5."
-            raise InputError("E143", f"--set {change} names no setting.", why=why, fix="See the presets for names.")
-        try:
-            table[section][name] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            table[section][name] = text.strip()
-    return preset_from_mapping(table, "--set")
-
-
-def _score_foreign(dataset: EvaluationSet, folder: Path, asked: Asked) -> Ready:
-    from retclip.evaluation.session import OpenPredicted, score
-
-    opener = OpenPredicted(folder, dataset)
-    source = opener()
-    with asked.speech.progress("score", "pictures") as line:
-        tally = score(dataset, opener, asked.workers, line.update)
-    return Ready(source, tally, (), frozenset(range(len(dataset.vocabulary))), True)
-
-
-def _score_database(dataset: EvaluationSet, database: Database, preset: Preset, asked: Asked) -> Ready:
-    from retclip.assembly import trained_head
-    from retclip.core.vocabulary import seen_classes
-    from retclip.evaluation.datasets import load_seen_classes, seen_list_of
-    from retclip.evaluation.labelling import LabelSettings
-    from retclip.evaluation.leakage import refuse
-    from retclip.evaluation.session import OpenObserved, find_leaks, score
-    from retclip.query.matching import match_labels
-
-    preset, given = _with_proposals(preset, asked)
-    head = None if given else trained_head(preset)
-    identity = observation_identity(dataset, database, preset, given)
-    if head is not None:
-        identity = {**identity, "head": head.weights_sha256}
-    store = _observe(dataset, database, preset, asked, identity)
-    leaks = find_leaks(dataset, store, database)
-    if not asked.allow_leak:
-        refuse(leaks, database.name)
-    labels = match_labels(dataset.vocabulary, database.classes, None, preset.retrieval.label_match)
-    listed = seen_list_of(dataset.name)
-    trained = load_seen_classes(listed, dataset.vocabulary) if listed else frozenset[int]()
-    own = seen_classes(dataset.vocabulary, head.training_names) if head is not None else None
-    seen = tuple(own or (column in trained for column in range(len(dataset.vocabulary))))
-    settings = LabelSettings(labels, dataset.vocabulary, preset, seen, asked.oracles)
-    opener = OpenObserved(store.folder, identity, database.path, database.version, settings)
-    with asked.speech.progress("label and count", "pictures") as line:
-        tally = score(dataset, opener, asked.workers, line.update)
-    return Ready(opener(), tally, tuple(leaks), frozenset(labels.column.values()), head is not None)
-
-
-def _with_proposals(preset: Preset, asked: Asked) -> tuple[Preset, bool]:
-    """The preset for the asked proposals, and whether these are the annotated masks."""
-    if asked.proposals not in ("preset", "regions", "given"):
-        why = "Known are preset, regions and given."
-        raise InputError("E160", f"Unknown --proposals '{asked.proposals}'.", why=why, fix="Correct it.")
-    if asked.given:
-        # Annotated masks are objects already: joining those that touch would undo them.
-        return replace(preset, merge=replace(preset.merge, join_things=False)), True
-    if asked.proposals == "regions":
-        return replace(preset, proposals=replace(preset.proposals, kind="regions")), False
-    return preset, False
-
-
-def _observe(
-    dataset: EvaluationSet, database: Database, preset: Preset, asked: Asked, identity: Mapping[str, Any]
-) -> ObservationStore:
-    """What the networks say of every picture; they are made only for pictures that were not observed before."""
-    from retclip.assembly import make_models
-    from retclip.evaluation.observations import ObservationStore
-    from retclip.evaluation.oracles import TrueMasks
-    from retclip.evaluation.session import observe_all
-    from retclip.query.pipeline import RetrievalSegmenter
-
-    def observer() -> RetrievalSegmenter:
-        models = make_models(preset, TrueMasks(dataset) if asked.given else None, asked.device)
-        return RetrievalSegmenter(models, database, dataset.vocabulary, preset)
-
-    store = ObservationStore(asked.out / ("observations-given" if asked.given else "observations"), identity)
-    with asked.speech.progress("observe", "pictures") as line:
-        observe_all(dataset, store, observer, line.update)
-    return store
-
-
-def observation_identity(dataset: EvaluationSet, database: Database, preset: Preset, given: bool) -> Mapping[str, Any]:
-    """What stored observations depend on: networks, proposals, class list, and the pictures' set; not the database."""
-    return {
-        "schema": "retclip.observations/1",
-        "feature_space": database.space.fingerprint,
-        "proposals": "given" if given else asdict(preset.proposals),
-        "dataset": {"name": dataset.name, "split": dataset.split, "annotations_sha256": dataset.sha256},
-        "vocabulary": [list(category.names) for category in dataset.vocabulary],
-    }
+    _report(opened, database, chosen, score_database(opened, database, chosen, asked), asked)
 
 
 def _report(

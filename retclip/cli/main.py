@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from retclip import __version__
-from retclip.cli import db, db_edit, doctor, evaluate, index, models, prepare, segment, train, tune
+from retclip.cli import classes, db, db_edit, doctor, evaluate, index, models, prepare, segment, train, tune
 from retclip.cli.console import error_text
 from retclip.core.errors import ResourceError, RetclipError
 
@@ -29,6 +29,7 @@ app.command("segment", epilog=segment.EPILOG)(segment.segment)
 app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("tune", epilog=tune.EPILOG)(tune.tune)
 app.command("prepare", epilog=prepare.EPILOG)(prepare.prepare)
+app.add_typer(classes.app, name="classes")
 app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)

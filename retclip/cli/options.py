@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_args, get_type_hints
 
 import typer
 
 from retclip.core.errors import InputError
+
+if TYPE_CHECKING:
+    from retclip.presets import Preset
 
 NameArgument = Annotated[str, typer.Argument(help="Name or path, NAME@7 for version 7.", metavar="NAME")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -39,3 +44,40 @@ def parse_share(text: str) -> float:
         )
     # One hundred per cent is a share, not the number one.
     return float("inf") if text.endswith("%") and value == 1 else value
+
+
+def change_settings(preset: Preset, changes: Sequence[str]) -> Preset:
+    """The preset with `section.name=value` changes, values as in TOML; checked like a preset file."""
+    from retclip.presets import preset_from_mapping, preset_to_mapping
+
+    table = preset_to_mapping(preset)
+    for change in changes:
+        key, separator, text = change.partition("=")
+        section, _, name = key.strip().partition(".")
+        if not separator or not isinstance(table.get(section), dict) or not name:
+            why = "Expected section.name=value, e.g. fusion.gamma=0.5."
+            raise InputError("E143", f"--set {change} names no setting.", why=why, fix="See the presets for names.")
+        try:
+            table[section][name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[section][name] = text.strip()
+    return preset_from_mapping(table, "--set")
+
+
+def proposed(preset: Preset, kind: str) -> Preset:
+    """The preset with proposals of another kind; `preset` leaves them as they are. Raises InputError E160 or E144."""
+    from retclip.presets import ProposalSettings
+
+    known = ("preset", *get_args(get_type_hints(ProposalSettings)["kind"]))
+    if kind not in known:
+        raise InputError(
+            "E160", f"Unknown --proposals '{kind}'.", why=f"Known are {', '.join(known)}.", fix="Correct it."
+        )
+    if kind in ("preset", preset.proposals.kind):
+        return preset
+    try:
+        return preset.with_proposals(kind)
+    except ValueError as error:
+        raise InputError(
+            "E144", f"Preset '{preset.name}' has no {kind} proposals.", why=f"{error}.", fix="Choose another --preset."
+        ) from error

@@ -22,7 +22,7 @@ def region_key(
     """(1, D) unit vector of a region, by the database's own preset; InputError for a region outside the picture."""
     picture = read_picture(image)
     region = _region(picture.size, box, mask)
-    encoder = make_encoder(choose_preset(None, database).encoder, device)
+    encoder = make_encoder(choose_preset(None, database), device)
     _require_space(database, encoder.space)
     features = encoder.encode_images([picture.pixels])[0]
     return embed_regions(encoder, features, torch.from_numpy(region)[None]).cpu().numpy()
@@ -30,7 +30,7 @@ def region_key(
 
 def text_key(database: Database, words: str, device: str) -> npt.NDArray[np.float32]:
     """(1, D) unit vector of words, by the text tower of the database's own preset; ModelError E209 without one."""
-    tower = make_text_tower(choose_preset(None, database).encoder, device)
+    tower = make_text_tower(choose_preset(None, database), device)
     if tower is None:
         raise ModelError(
             "E209",

@@ -6,14 +6,22 @@ import glob
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retclip.cli.console import Speech
-from retclip.cli.options import ClassesOption, DeviceOption, JsonOption, PresetOption, QuietOption, parse_share
+from retclip.cli.options import (
+    ClassesOption,
+    DeviceOption,
+    JsonOption,
+    PresetOption,
+    QuietOption,
+    parse_share,
+    proposed,
+)
 from retclip.core.errors import FailuresError, InputError
 
 if TYPE_CHECKING:
@@ -47,7 +55,8 @@ def segment(
     classes: ClassesOption = None,
     preset: PresetOption = None,
     proposals: Annotated[
-        str | None, typer.Option(help="regions (no weights), or a folder with one mask PNG per picture.")
+        str | None,
+        typer.Option(help="regions (no weights), gdino-sam, sam-grid, fcclip, or a folder with a mask PNG each."),
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Weight of the out-of-vocabulary score, seen classes.")] = None,
     beta: Annotated[float | None, typer.Option(help="The same for unseen classes.")] = None,
@@ -97,11 +106,8 @@ def segment(
     )
     allowed = parse_share(max_failures)
     vocabulary = load_vocabulary(classes) if classes is not None else None
-    masks = None if proposals in (None, "regions") else Path(str(proposals))
-    if masks is not None:
-        settings = settings.for_given_masks()
-    elif proposals == "regions":
-        settings = replace(settings, proposals=replace(settings.proposals, kind="regions"))
+    masks = None if proposals in (None, "regions", "gdino-sam", "sam-grid", "fcclip") else Path(str(proposals))
+    settings = proposed(settings, "given" if masks is not None else proposals or "preset")
     segmenter = make_segmenter(database, vocabulary, settings, masks, device)
     for note in segmenter.notes:
         speech.note(f"note: {note}")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retclip.cli.console import Speech, make_table
-from retclip.cli.evaluate import change_settings
-from retclip.cli.options import ClassesOption, JsonOption, PresetOption, QuietOption
+from retclip.cli.options import ClassesOption, JsonOption, PresetOption, QuietOption, change_settings
 from retclip.core.errors import InputError
 
 if TYPE_CHECKING:

@@ -53,19 +53,24 @@ class BuildRequest:
 
     def wanted(self) -> dict[str, CorpusClass]:
         """Corpus classes to take, by raw label."""
-        if self.vocabulary is None:
-            return {item.raw: item for item in self.corpus.classes}
-        asked = {normalise_name(name) for category in self.vocabulary for name in category.names}
-        return {
-            item.raw: item
-            for item in self.corpus.classes
-            if asked & {normalise_name(name) for name in (item.raw, item.name, *item.aliases)}
-        }
+        return wanted_classes(self.corpus, self.vocabulary)
 
     def job(self, space: FeatureSpace) -> str:
         """Name of the ledger: equal for runs whose units can stand in for each other."""
         settings = [space.fingerprint, self.corpus.name, self.source.identity, sorted(self.wanted()), self.min_area]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+
+def wanted_classes(corpus: Corpus, vocabulary: Vocabulary | None) -> dict[str, CorpusClass]:
+    """Classes of a corpus that share a name with an asked category (None: all), by raw label."""
+    if vocabulary is None:
+        return {item.raw: item for item in corpus.classes}
+    asked = {normalise_name(name) for category in vocabulary for name in category.names}
+    return {
+        item.raw: item
+        for item in corpus.classes
+        if asked & {normalise_name(name) for name in (item.raw, item.name, *item.aliases)}
+    }
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from retclip.indexer.units import Failure
+from retclip.shards import Database
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,8 @@ class RunReport:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return asdict(self)
+
+
+def unchanged(database: Database) -> RunReport:
+    """The report of a run that found nothing to do."""
+    return RunReport(database.name, database.version, 0, 0, 0, 0, {}, 0, database.content_hash(), 0.0, (), ())

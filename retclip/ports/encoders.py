@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,7 @@ class DenseEncoder(Protocol):
         ...
 
 
+@runtime_checkable
 class TextEncoder(Protocol):
     """A text tower that shares its space with a dense encoder."""
 

@@ -180,11 +180,15 @@ class Preset:
     fusion: FusionSettings = field(default_factory=FusionSettings)
     merge: MergeSettings = field(default_factory=MergeSettings)
 
-    def for_given_masks(self) -> Preset:
-        """The same settings for masks from files: each is an object of its own, so none are joined."""
-        return replace(
-            self, proposals=replace(self.proposals, kind="given"), merge=replace(self.merge, join_things=False)
-        )
+    def with_proposals(self, kind: str) -> Preset:
+        """The same settings for proposals of another kind; only colour regions are parts that may have to be joined.
+
+        Raises:
+            ValueError: the preset lacks what these proposals need.
+        """
+        proposals = replace(self.proposals, kind=kind)  # type: ignore[arg-type]
+        joined = self.merge.join_things and kind == "regions"
+        return replace(self, proposals=proposals, merge=replace(self.merge, join_things=joined))
 
     def __post_init__(self) -> None:
         shared = self.proposals.kind != "fcclip" or self.encoder.library == "fcclip"

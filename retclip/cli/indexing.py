@@ -1,0 +1,133 @@
+"""What `index build` and `index add-classes` share: which regions to store, and the run itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from retclip.cli.console import ProgressLine, Speech
+from retclip.cli.runs import judge, show_report, stop_after_unit
+from retclip.core.errors import InputError
+
+if TYPE_CHECKING:
+    from retclip.assembly import RegionKinds
+    from retclip.core.vocabulary import Vocabulary
+    from retclip.indexer.build import Progress
+    from retclip.ports.corpora import Corpus
+    from retclip.presets import Preset
+    from retclip.shards import Database
+
+UseMasks = Annotated[bool, typer.Option("--use-masks", help="Store the annotated masks; nothing is detected.")]
+UseBoxes = Annotated[
+    bool,
+    typer.Option("--use-boxes", help="Take annotated boxes (folder: whole photos) to the masker, if there is one."),
+]
+MaxFailures = Annotated[str, typer.Option(help="Share or number of pictures that may fail before the exit code is 6.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, load no model, write nothing.")]
+ReportFile = Annotated[Path | None, typer.Option("--report", help="Also write the run report as JSON to this file.")]
+
+
+@dataclass(frozen=True)
+class IndexTask:
+    """What to take from a corpus: which regions of which classes, at most how many."""
+
+    corpus: Corpus
+    regions: RegionKinds
+    vocabulary: Vocabulary | None = None
+    limit: int | None = None
+    per_class_cap: int | None = None
+
+
+@dataclass(frozen=True)
+class RunControl:
+    """How a run is carried out and judged."""
+
+    operation: Literal["build", "add-classes"]
+    device: str
+    max_failures: float
+    report: Path | None
+    restart: bool = False
+
+
+def choose_regions(corpus: Corpus, preset: Preset, *, use_masks: bool, use_boxes: bool, speech: Speech) -> RegionKinds:
+    """Annotated masks or boxes as asked, else what detector and masker find.
+
+    Raises:
+        InputError: E120 for both, E149 when regions have to be found and the preset has no detector or no masker.
+    """
+    if use_masks and use_boxes:
+        raise InputError(
+            "E120", "--use-masks and --use-boxes were both given.", why="A segment has one region.", fix="Choose one."
+        )
+    if use_masks or use_boxes:
+        return "masks" if use_masks else "boxes"
+    if preset.detector.library != "none" and preset.masker.library != "none":
+        return "found"
+    if corpus.name != "folder":
+        raise InputError(
+            "E149",
+            f"Finding objects by their labels needs a detector and a masker; preset '{preset.name}' has not both.",
+            why="Without --use-masks or --use-boxes the regions have to be found first.",
+            fix="Add --use-masks or --use-boxes for annotated regions, or take a preset with both: --preset balanced.",
+        )
+    speech.note(
+        "note: without a detector every photo counts whole as an exemplar of its class (mask_source whole-image)"
+    )
+    return "boxes"
+
+
+def refuse_unknown_classes(corpus: Corpus, vocabulary: Vocabulary | None) -> None:
+    """Raise InputError E122 when the corpus has none of the asked classes; no network is loaded for nothing."""
+    from retclip.indexer.plan import wanted_classes
+
+    if not wanted_classes(corpus, vocabulary):
+        names = ", ".join(item.name for item in corpus.classes[:12]) + ("..." if len(corpus.classes) > 12 else "")
+        raise InputError(
+            "E122",
+            f"The corpus '{corpus.name}' has none of the asked classes.",
+            why=f"It has: {names}",
+            fix="Check --classes, or the names of the folders.",
+        )
+
+
+def run_index(target: Database | Path, task: IndexTask, preset: Preset, control: RunControl, speech: Speech) -> None:
+    """Build into an existing database, or make one at a path; the weights are loaded before anything is written."""
+    from retclip.assembly import make_index_models
+    from retclip.indexer.build import build
+    from retclip.indexer.plan import BuildRequest
+    from retclip.presets import preset_to_mapping
+    from retclip.shards import Database
+
+    models = make_index_models(preset, task.corpus, task.regions, control.device)
+    if isinstance(target, Path):
+        space, settings = models.encoder.space, preset_to_mapping(preset)
+        target = Database.create(target, space, settings, preset.index.key_transform)
+    request = BuildRequest(
+        task.corpus,
+        models.source,
+        task.vocabulary,
+        task.limit,
+        task.per_class_cap,
+        preset.index.batch,
+        preset.index.min_area,
+        preset.index.thumbnails,
+        preset.index.shard_rows,
+        models.records,
+    )
+    with speech.progress("index", "images") as line, stop_after_unit() as check:
+
+        def observe(progress: Progress) -> None:
+            _show(line, progress)
+            check()
+
+        outcome = build(target, request, models.encoder, control.operation, observe, restart=control.restart)
+    show_report(outcome, control.report, speech)
+    judge(outcome, control.max_failures)
+
+
+def _show(line: ProgressLine, progress: Progress) -> None:
+    resumed = f", {progress.resumed_units} units resumed" if progress.resumed_units else ""
+    line.update(progress.done, progress.total, f"{progress.segments} segments, {progress.failures} failed{resumed}")
