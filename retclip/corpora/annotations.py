@@ -40,10 +40,25 @@ def read_json(path: Path, compact: Callable[[dict[str, Any]], Any] | None = None
     Raises:
         InputError: E103 if the file cannot be read, is larger than `MAX_JSON_BYTES` or holds no JSON object.
     """
+    content = _parse_json(path, compact)
+    if not isinstance(content, dict):
+        raise InputError("E103", f"{path} is not an annotation file.", why="Its content is no JSON object.")
+    return content
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """Read a JSON list. Raises InputError E103 as `read_json` does."""
+    content = _parse_json(path, None)
+    if not isinstance(content, list):
+        raise InputError("E103", f"{path} is not a list.", why="Its content is no JSON list.")
+    return content
+
+
+def _parse_json(path: Path, compact: Callable[[dict[str, Any]], Any] | None) -> Any:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise InputError("E103", f"{path} is too large.", why=f"The limit is {MAX_JSON_BYTES:,} bytes.")
-        content = json.loads(path.read_bytes(), object_hook=compact)
+        return json.loads(path.read_bytes(), object_hook=compact)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             "E103",
@@ -51,9 +66,6 @@ def read_json(path: Path, compact: Callable[[dict[str, Any]], Any] | None = None
             why=f"{type(error).__name__}: {error}",
             fix="Copy or download the file again.",
         ) from error
-    if not isinstance(content, dict):
-        raise InputError("E103", f"{path} is not an annotation file.", why="Its content is no JSON object.")
-    return content
 
 
 def missing_files(what: str, missing: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 # Sentence ends are words too: negations and depictions do not reach beyond them. The full stop of `St.` is none.
-_TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)?|(?<=[^\W_]{3})[.;!?]")
+_TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)?|[;!?]|(?<=[^\W_]{3})\.")
 SENTENCE_ENDS = frozenset(".;!?")
 
 _IRREGULAR_PLURALS = """
