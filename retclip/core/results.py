@@ -19,11 +19,19 @@ Expert = Literal["retrieval", "clip", "in-vocab"]
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A stored segment that voted. distance: cosine distance in [0, 2] under the database's key transform."""
+    """A stored segment that voted.
+
+    Attributes:
+        distance: cosine distance in [0, 2] under the database's key transform.
+        label: its class.
+        stored: everything that is kept about it.
+        database: `name@version` of the database that holds it.
+    """
 
     distance: float
     label: str
     stored: StoredSegment
+    database: str = ""
 
 
 @dataclass(frozen=True)

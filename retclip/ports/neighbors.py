@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,15 @@ class NeighborIndex(Protocol):
         transform: str | None = None,
     ) -> Neighbors:
         """Nearest live segments of queries (M, D) in the given classes, at most k each, at most per_class_k of one."""
+        ...
+
+    @property
+    def databases(self) -> Sequence[Mapping[str, Any]]:
+        """Name, version and feature space of every database that answers, for the record of a run."""
+        ...
+
+    def origin(self, shard: int) -> str:
+        """`name@version` of the database that holds a shard of search results."""
         ...
 
     def segments(self, positions: Sequence[tuple[int, int]]) -> list[StoredSegment]:

@@ -178,13 +178,7 @@ class RetrievalSegmenter:
         return {
             "retclip": __version__,
             "preset": self._preset.name,
-            "db": [
-                {
-                    "name": self._index.name,
-                    "version": self._index.version,
-                    "feature_space": self._index.space.fingerprint,
-                }
-            ],
+            "db": list(self._index.databases),
             "proposals": asdict(self._preset.proposals),
             "head": self._models.head and {"weights_sha256": self._models.head.weights_sha256},
             "retrieval": asdict(self._preset.retrieval),

@@ -94,5 +94,6 @@ def _stored_neighbors(evidence: Evidence, proposals: Sequence[int]) -> dict[int,
     )
     result: dict[int, list[Neighbor]] = {row: [] for row in proposals}
     for (row, hit), segment in zip(places, found, strict=True):
-        result[row].append(Neighbor(float(evidence.neighbors.distance[row, hit]), segment.label, segment))
+        origin = evidence.index.origin(int(evidence.neighbors.shard[row, hit]))
+        result[row].append(Neighbor(float(evidence.neighbors.distance[row, hit]), segment.label, segment, origin))
     return {row: tuple(neighbors) for row, neighbors in result.items()}

@@ -77,6 +77,7 @@ def _neighbor(neighbor: Neighbor) -> dict[str, Any]:
     stored = neighbor.stored
     return {
         "segment_id": f"{stored.segment_id:016x}",
+        "database": neighbor.database or None,
         "distance": _number(neighbor.distance),
         "label": neighbor.label,
         "label_raw": stored.label_raw,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from retclip.core.errors import FeatureSpaceMismatch
-from retclip.core.vocabulary import normalise_name
 from retclip.shards import durable
+from retclip.shards.class_union import ClassUnion
 from retclip.shards.classes import StoredClass
 from retclip.shards.creation import refuse_existing
 from retclip.shards.database import Database
@@ -101,11 +101,11 @@ def merge_databases(first: Database, second: Database, target: Path, program: st
         transaction.record_models([*first.models, *second.models])
         for item in first.classes:
             copy_segments(transaction, staged.path, first, item, item.name)
-        homes = _homes(first.classes)
+        union = ClassUnion(first.classes)
         for item in second.classes:
-            home, doubts = _home(item, homes)
-            conflicts += doubts
-            label = home.name if home else item.name
+            homes = union.homes(item)
+            conflicts += _doubts(item, homes)
+            label = homes[0].name if homes else item.name
             offered, added = copy_segments(transaction, staged.path, second, item, label)
             known += offered - added
             labels.update((kept, label) for kept in _labels_in(first, second, item) if kept != label)
@@ -128,26 +128,13 @@ def refuse_other_space(other: Database, database: Database) -> None:
         )
 
 
-def _homes(classes: Sequence[StoredClass]) -> dict[str, StoredClass]:
-    """Class by every name that leads to it; a first name wins over an alias."""
-    names = [(alias, item) for item in classes for alias in item.aliases] + [(item.name, item) for item in classes]
-    return {normalise_name(name): item for name, item in names}
-
-
-def _home(item: StoredClass, homes: Mapping[str, StoredClass]) -> tuple[StoredClass | None, list[str]]:
-    """The class that takes `item`, by its name or else by its first alias that is known, and what is doubtful."""
-    names = [normalise_name(name) for name in (item.name, *item.aliases)]
-    found = list(dict.fromkeys(homes[name].id for name in names if name in homes))
-    if not found:
-        return None, []
-    home = next(homes[name] for name in names if name in homes)
-    doubts = []
-    if len(found) > 1:
-        doubts.append(f"'{item.name}' fits {len(found)} classes by its names; '{home.name}' takes it")
-    if home.is_thing != item.is_thing:
-        kind, other = ("thing", "stuff") if home.is_thing else ("stuff", "thing")
-        doubts.append(f"'{home.name}' is {kind} in the first, {other} in the second; the larger number decides")
-    return home, doubts
+def _doubts(item: StoredClass, homes: Sequence[StoredClass]) -> Iterator[str]:
+    """What is doubtful about the class that takes `item`, which is the first of `homes`."""
+    if len(homes) > 1:
+        yield f"'{item.name}' fits {len(homes)} classes by its names; '{homes[0].name}' takes it"
+    if homes and homes[0].is_thing != item.is_thing:
+        kind, other = ("thing", "stuff") if homes[0].is_thing else ("stuff", "thing")
+        yield f"'{homes[0].name}' is {kind} in the first, {other} in the second; the larger number decides"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from retclip.shards.publication import leased_manifest, republish, version_befor
 from retclip.shards.records import Records
 from retclip.shards.search import Request, Searcher
 from retclip.shards.shard_reader import ShardReader
-from retclip.shards.snapshot import LiveShard, Snapshot, is_thing, read_deletes
+from retclip.shards.snapshot import LiveShard, Snapshot, read_deletes, stored_classes
 from retclip.shards.transforms import check_kind
 
 if TYPE_CHECKING:
@@ -106,6 +106,15 @@ class Database:
         return self.manifest.version
 
     @property
+    def databases(self) -> Sequence[Mapping[str, Any]]:
+        """Name, version and feature space of what answers, for the record of a run."""
+        return [{"name": self.name, "version": self.version, "feature_space": self.space.fingerprint}]
+
+    def origin(self, shard: int) -> str:
+        """`name@version` of the database that holds a shard of search results."""
+        return f"{self.name}@{self.version}"
+
+    @property
     def space(self) -> FeatureSpace:
         """What made the vectors."""
         return self.manifest.space
@@ -136,11 +145,7 @@ class Database:
     @cached_property
     def classes(self) -> tuple[StoredClass, ...]:
         """Classes with live segments, by id."""
-        table = self.manifest.classes
-        return tuple(
-            StoredClass(c, table[c].name, table[c].aliases, is_thing(n, things), n)
-            for c, (n, things) in sorted(self.manifest.counts.items())
-        )
+        return stored_classes(self.manifest.classes, self.manifest.counts)
 
     @cached_property
     def image_count(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from retclip.core.vocabulary import normalise_name
-from retclip.shards.classes import ClassTable
+from retclip.shards.classes import ClassTable, StoredClass
 from retclip.shards.manifest import ShardEntry
 from retclip.shards.moments import Moments
 from retclip.shards.shard_reader import ShardReader, damaged
@@ -183,6 +183,14 @@ class Snapshot:
 def is_thing(count: int, things: int) -> bool:
     """A class is a thing when at least half of its live rows are."""
     return 2 * things >= count
+
+
+def stored_classes(table: ClassTable, counts: Mapping[int, tuple[int, int]]) -> tuple[StoredClass, ...]:
+    """Classes with live segments, by id, from live rows and live things of each."""
+    return tuple(
+        StoredClass(c, table[c].name, table[c].aliases, is_thing(n, things), n)
+        for c, (n, things) in sorted(counts.items())
+    )
 
 
 def _column(reader: ShardReader, name: str) -> npt.NDArray[Any]:
