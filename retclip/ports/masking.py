@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,4 +41,20 @@ class BoxMasker(Protocol):
 
     def masks(self, pictures: Sequence[npt.NDArray[np.uint8]], boxes: Sequence[Tensor]) -> list[BoxMasks]:
         """RGB pictures (H, W, 3) with their boxes (N, 4) xyxy in pixels, possibly none -> masks in the same order."""
+        ...
+
+
+class PointMasker(Protocol):
+    """A promptable segmenter asked with single points, which say where but not how much is meant."""
+
+    def point_masks(self, picture: npt.NDArray[np.uint8], points: Tensor) -> Iterator[BoxMasks]:
+        """Several masks for each point (SAM: three, from part to whole), a bounded number of points at a time.
+
+        Args:
+            picture: RGB (H, W, 3).
+            points: (P, 2) x, y in pixels.
+
+        Yields:
+            Masks of the next points, those of one point side by side.
+        """
         ...
