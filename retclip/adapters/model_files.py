@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from retclip.adapters.hub import cached_file, download, offline_reason, with_repository
-from retclip.core.errors import ModelError, RetclipError
+from retclip.adapters.libraries import check_library
+from retclip.core.errors import ModelError, RetclipError, joined
 from retclip.core.weight_files import check_signature, check_weights_file, file_sha256, unfinished_files
 from retclip.presets import Preset, available_presets
 from retclip.presets.model_cards import NeededModel, Role, models_of
@@ -53,14 +54,9 @@ def obtain_models(preset: Preset, roles: Collection[Role] | None = None, *, offl
     return _obtain(_wanted(preset, roles), preset.name, offline=offline)
 
 
-def obtain_model(needed: NeededModel) -> Found:
-    """As `obtain_models`, for one network."""
-    return _obtain([needed], "")[needed.role]
-
-
 def find_models(preset: Preset, roles: Collection[Role] | None = None) -> dict[Role, Found]:
     """As `obtain_models`, without ever asking the hub."""
-    found, missing = _search(_wanted(preset, roles), preset.name)
+    found, missing = _sorted(survey(_wanted(preset, roles)), preset.name)
     if missing:
         raise missing_models(missing, preset.name)
     return found
@@ -70,43 +66,59 @@ def _wanted(preset: Preset, roles: Collection[Role] | None) -> list[NeededModel]
     return [needed for needed in models_of(preset) if roles is None or needed.role in roles]
 
 
-def _obtain(wanted: Sequence[NeededModel], preset: str, *, offline: bool = False) -> dict[Role, Found]:
-    found, missing = _search(wanted, preset)
+def _obtain(wanted: Sequence[NeededModel], preset: str, *, offline: bool) -> dict[Role, Found]:
+    found, missing = _sorted(survey(wanted), preset)
     if not missing:
         return found
     # Nothing is fetched as long as a file is lacking that no download can bring.
-    downloadable = all(_on_hub(needed) for needed in missing)
+    downloadable = all(needed.on_hub for needed in missing)
     reason = offline_reason(offline) if downloadable else ""
     if reason or not downloadable:
         raise missing_models(missing, preset, reason)
-    for needed in missing:
-        download(needed.card)
-    return found | _obtain(missing, preset, offline=True)
+    return found | {needed.role: fetch_model(needed) for needed in missing}
 
 
-def _on_hub(needed: NeededModel) -> bool:
-    return needed.from_hub and bool(needed.card.repository)
+def fetch_model(needed: NeededModel, folder: Path | None = None, *, quiet: bool = False) -> Found:
+    """Download one network into `folder`/<repository>/, or into the hub's cache, and check what came.
+
+    Raises:
+        RetclipError: as `download` and `find_model`.
+    """
+    target = folder / needed.card.repository if folder else None
+    download(needed.card, target, quiet=quiet)
+    place = target or _snapshot(needed)
+    assert place is not None  # a download either raises or leaves its files in the cache
+    return _checked(_in_folder(needed, place, "models-dir" if target else "cache"))
 
 
-def _search(wanted: Sequence[NeededModel], preset: str) -> tuple[dict[Role, Found], list[NeededModel]]:
-    """What this machine has and what it lacks; anything damaged is an error that names the missing too."""
-    found: dict[Role, Found] = {}
-    missing: list[NeededModel] = []
-    errors: list[RetclipError] = []
+@dataclass(frozen=True)
+class Placement:
+    """Where a needed network is: found, damaged (`problem`), or neither, then it is missing."""
+
+    needed: NeededModel
+    found: Found | None = None
+    problem: RetclipError | None = None
+
+
+def survey(wanted: Sequence[NeededModel]) -> list[Placement]:
+    """Look for every network, whatever becomes of the others. Raises nothing that concerns a network."""
+    places = []
     for asked in wanted:
         try:
+            check_library(asked.card.library)
             needed = with_repository(asked)
-            place = find_model(needed)
+            places.append(Placement(needed, find_model(needed)))
         except RetclipError as error:
-            errors.append(error)
-            continue
-        if place is None:
-            missing.append(needed)
-        else:
-            found[needed.role] = place
-    if errors:
-        raise _joined([*errors, *([missing_models(missing, preset)] if missing else [])])
-    return found, missing
+            places.append(Placement(asked, problem=error))
+    return places
+
+
+def _sorted(places: Sequence[Placement], preset: str) -> tuple[dict[Role, Found], list[NeededModel]]:
+    """What this machine has and what it lacks; anything damaged is an error that names the missing too."""
+    missing = [place.needed for place in places if place.found is None and place.problem is None]
+    if errors := [place.problem for place in places if place.problem is not None]:
+        raise joined([*errors, *([missing_models(missing, preset)] if missing else [])])
+    return {place.needed.role: place.found for place in places if place.found is not None}, missing
 
 
 def find_model(needed: NeededModel) -> Found | None:
@@ -155,16 +167,18 @@ def _snapshot(needed: NeededModel) -> Path | None:
     if not needed.from_hub or not card.repository:
         return None
     weights = next((file for name in card.weights if (file := cached_file(card.repository, name))), None)
-    others = [cached_file(card.repository, name) for name in card.files]
-    return None if weights is None or None in others else weights.parent
+    complete = all(any(cached_file(card.repository, name) for name in names.split("|")) for names in card.files)
+    return weights.parent if weights is not None and complete else None
 
 
 def _in_folder(needed: NeededModel, folder: Path, origin: Origin) -> Found:
     card = needed.card
-    weights = next((folder / name for name in card.weights if (folder / name).is_file()), None)
-    lacking = [name for name in card.files if not (folder / name).is_file()]
+    # A user's own folder may call its weights what every library understands.
+    known = card.weights if needed.from_hub else (*card.weights, "model.safetensors")
+    weights = next((folder / name for name in known if (folder / name).is_file()), None)
+    lacking = [names for names in card.files if not any((folder / name).is_file() for name in names.split("|"))]
     if weights is None or lacking:
-        wanted = ", ".join([*lacking, *([" or ".join(card.weights) or "weights"] if weights is None else [])])
+        wanted = ", ".join([*lacking, *(["|".join(known)] if weights is None else [])]).replace("|", " or ")
         there = ", ".join(file.name for file in unfinished_files(folder))
         raise ModelError(
             "E202",
@@ -206,7 +220,7 @@ def _check_model_type(config: Path, known: Sequence[str], name: str) -> None:
 def missing_models(missing: Sequence[NeededModel], preset: str, reason: str = "") -> ModelError:
     """E201 for all of them at once, with the command that brings them; `reason` says why none was downloaded."""
     names = " and ".join(f"{needed.role} '{needed.name}'" for needed in missing)
-    own = [needed for needed in missing if not _on_hub(needed)]
+    own = [needed for needed in missing if not needed.on_hub]
     fixes, places = [], f"{MODELS_DIR} ({os.environ.get(MODELS_DIR) or 'not set'})"
     if len(own) < len(missing):
         name = preset if not preset or preset in available_presets() else f"{preset}.toml"
@@ -229,18 +243,6 @@ def missing_models(missing: Sequence[NeededModel], preset: str, reason: str = ""
 def _file_wanted(needed: NeededModel) -> str:
     name = " or ".join(needed.card.weights) if needed.from_hub else Path(needed.given).name
     return name + (f" ({needed.card.note})" if needed.card.note else "")
-
-
-def _joined(errors: Sequence[RetclipError]) -> RetclipError:
-    """One error for several; the first gives the code."""
-    if len(errors) == 1:
-        return errors[0]
-    return ModelError(
-        errors[0].code,
-        " ".join(error.what for error in errors),
-        why=" ".join(error.why for error in errors),
-        fix=" ".join(dict.fromkeys(error.fix for error in errors)),
-    )
 
 
 def model_records(found: Mapping[Role, Found]) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +11,8 @@ import typer
 
 from retclip.cli.console import Speech, make_table
 from retclip.cli.options import DeviceOption, JsonOption, PresetOption, QuietOption, change_settings
-from retclip.cli.scoring import Asked, Ready, score_database, score_foreign
-from retclip.core.errors import InputError
+from retclip.cli.scoring import Asked, Ready, look_for_networks, score_database, score_foreign
+from retclip.core.errors import InputError, RetclipError, collected, joined
 
 if TYPE_CHECKING:
     from retclip.evaluation.truth import EvaluationSet
@@ -55,30 +55,50 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Measure PQ, mask AP and mean IoU in one pass; networks run once, later runs use what they said."""
+    from retclip.assembly import choose_preset
     from retclip.evaluation.datasets import open_evaluation_set
     from retclip.evaluation.oracles import parse_oracles
+    from retclip.presets import load_preset
 
     speech = Speech(json, quiet)
-    opened = open_evaluation_set(dataset, root, split, classes)
-    if subset is not None:
-        opened = replace(opened, images=opened.images[:subset])
-    if opened.missing:
-        speech.note(f"note: {len(opened.missing):,} listed photos are not on disk and do not count.")
     oracles = parse_oracles(oracle)
     asked = Asked(out, proposals, oracles, device, workers, allow_leak, seen_file, resamples, speech)
     if (pred is None) == (db is None):
         raise InputError(
             "E160", "Nothing to evaluate.", why="One of --db and --pred is needed, not both.", fix="Add --db NAME."
         )
-    if pred is not None:
-        _report(opened, None, None, score_foreign(opened, pred, asked), asked)
+    chosen = None if preset is None else load_preset(preset)
+    opened, database = _open(lambda: open_evaluation_set(dataset, root, split, classes), db, chosen, asked)
+    if subset is not None:
+        opened = replace(opened, images=opened.images[:subset])
+    if opened.missing:
+        speech.note(f"note: {len(opened.missing):,} listed photos are not on disk and do not count.")
+    if database is None:
+        _report(opened, None, None, score_foreign(opened, Path(str(pred)), asked), asked)
         return
-    from retclip.assembly import choose_preset
+    changed = change_settings(chosen or choose_preset(None, database), settings or [])
+    _report(opened, database, changed, score_database(opened, database, changed, asked), asked)
+
+
+def _open(
+    open_set: Callable[[], EvaluationSet], db: str | None, preset: Preset | None, asked: Asked
+) -> tuple[EvaluationSet, Database | None]:
+    """Set and database; what is missing, networks of a named preset included, is told at once and not one by one."""
     from retclip.shards import open_database
 
-    database = open_database(str(db))
-    chosen = change_settings(choose_preset(preset, database), settings or [])
-    _report(opened, database, chosen, score_database(opened, database, chosen, asked), asked)
+    problems: list[RetclipError] = []
+    opened, database = [], None
+    with collected(problems):
+        opened.append(open_set())
+    with collected(problems):
+        database = None if db is None else open_database(db)
+    if problems and preset is not None:
+        # Networks are not needed where stored observations answer, so they are looked for only to complete the list.
+        with collected(problems):
+            look_for_networks(preset, asked)
+    if problems:
+        raise joined(problems)
+    return opened[0], database
 
 
 def _report(

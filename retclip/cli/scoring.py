@@ -92,6 +92,14 @@ def score_database(dataset: EvaluationSet, database: Database, preset: Preset, a
     return Ready(opener(), tally, tuple(leaks), frozenset(labels.column.values()), head is not None)
 
 
+def look_for_networks(preset: Preset, asked: Asked) -> None:
+    """Raise ModelError for networks of an evaluation that are not on this machine."""
+    from retclip.adapters.model_files import find_models
+    from retclip.presets.model_cards import segmenting_roles
+
+    find_models(preset, segmenting_roles(proposed(preset, "given" if asked.given else asked.proposals)))
+
+
 def _observe(
     dataset: EvaluationSet, database: Database, preset: Preset, asked: Asked, identity: Mapping[str, Any]
 ) -> ObservationStore:

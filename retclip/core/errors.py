@@ -6,7 +6,8 @@ lines and leaves with its exit code; `docs/errors.md` lists the codes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -31,10 +32,10 @@ class RetclipError(Exception):
 
     def __str__(self) -> str:
         lines = [f"{self.code} {self.what}"]
-        if self.why:
-            lines.append(f"  why: {self.why}")
-        if self.fix:
-            lines.append(f"  fix: {self.fix}")
+        for name, text in (("why", self.why), ("fix", self.fix)):
+            if text:
+                # Several reasons stand below one another.
+                lines.append(f"  {name}: " + text.replace("\n", "\n       "))
         return "\n".join(lines)
 
 
@@ -94,6 +95,28 @@ class EmptyDatabase(DatabaseError):
             why="Nothing was built into it yet, its build was interrupted, or everything was deleted.",
             fix=f"retclip index build --db {name} --source ...  (an interrupted build goes on where it stopped)",
         )
+
+
+def joined(errors: Sequence[RetclipError]) -> RetclipError:
+    """One error that tells of several, so that a user mends all at once; the first gives code and exit code."""
+    if len(errors) == 1:
+        return errors[0]
+    kind = next(kind for kind in (InputError, ModelError, DatabaseError, RetclipError) if isinstance(errors[0], kind))
+    return kind(
+        errors[0].code,
+        " ".join(error.what for error in errors),
+        why="\n".join(error.why for error in errors if error.why),
+        fix="\n".join(dict.fromkeys(error.fix for error in errors if error.fix)),
+    )
+
+
+@contextmanager
+def collected(problems: list[RetclipError]) -> Iterator[None]:
+    """Keep a deliberate error for `joined` and go on after the block."""
+    try:
+        yield
+    except RetclipError as error:
+        problems.append(error)
 
 
 def require(condition: bool, name: str, expected: str, got: object) -> None:
