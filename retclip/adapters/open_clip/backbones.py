@@ -11,7 +11,8 @@ from open_clip import CLIP
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from retclip.adapters.open_clip.pooling import attention_pool, weighted_mean
+from retclip.adapters.open_clip.pooling import COVERAGE_ATTENTION, attention_pool, weighted_mean
+from retclip.core.pooling import COVERAGE_MEAN
 
 STRIDES = (4, 8, 16, 32)
 MAX_LOGIT_SCALE = 100.0  # CLIP, section 2.5
@@ -34,11 +35,11 @@ class ClipBackbone(nn.Module):
 
     Attributes:
         layer: name of the dense map inside a FeatureSpace: change it whenever the numbers change.
-        attends: masks weigh the cells in an attention instead of in a mean.
+        coverage_pooling: name, inside a FeatureSpace, of `embed` with the coverage of masks as weights.
     """
 
     layer: ClassVar[str]
-    attends: ClassVar[bool] = False
+    coverage_pooling: ClassVar[str] = COVERAGE_MEAN
 
     def __init__(self, clip_model: CLIP) -> None:
         super().__init__()
@@ -157,7 +158,7 @@ class ConvNeXtClip(ConvolutionalClip):
 class ResNetClip(ConvolutionalClip):
     """CLIP's modified ResNet: attention pooling with one weighted query per mask."""
 
-    attends = True
+    coverage_pooling = COVERAGE_ATTENTION
 
     def pyramid(self, images: Tensor) -> Pyramid:
         """See `ConvolutionalClip.pyramid`."""

@@ -11,6 +11,9 @@ from torch import Tensor
 
 Size = tuple[int, int]
 
+# Name of `attention_pool` by coverage inside a FeatureSpace: change it whenever the numbers change.
+COVERAGE_ATTENTION = "coverage-attention/1"
+
 
 def resize_masks(masks: Tensor, size: Size) -> Tensor:
     """Mask logits (B, Q, h, w) resized bilinearly to size (height, width); unchanged where the sizes agree."""

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
+from open_clip import CLIP
 from torch import Tensor
 
-from retclip.adapters.open_clip.text_store import MOST_NAMES, TextStore
+from retclip.adapters.open_clip.text_store import MOST_NAMES, TextStore, text_digest
+from retclip.shards import home
 
 SIZES = ("small", "medium", "large")
 # Only the first of the five unsized prompts ends in a period; trained heads have seen exactly these strings.
@@ -25,6 +27,7 @@ PROMPTS: tuple[str, ...] = (
 CHUNK = 128  # texts per pass: bounds memory, changes no value
 
 Tokenizer = Callable[[list[str]], Tensor]
+CLIP_TOKENIZER = "clip-bpe"  # tells CLIP's own byte-pair encoding from a folder's tokenizer
 
 
 def prompts(names: Iterable[str]) -> list[str]:
@@ -52,6 +55,11 @@ def encode_names(
     texts = prompts(names)
     chunks = [encode(tokenizer(texts[i : i + CHUNK]).to(device)) for i in range(0, len(texts), CHUNK)]
     return average_prompts(torch.cat(chunks))
+
+
+def shared_store(clip: CLIP, tokenizer: str = CLIP_TOKENIZER) -> TextStore:
+    """Where all processes of a user keep the rows of this text tower: a file in `$RETCLIP_HOME/cache/text`."""
+    return TextStore(home() / "cache" / "text" / f"{text_digest(clip, PROMPTS, tokenizer)}.safetensors")
 
 
 class NameRows:

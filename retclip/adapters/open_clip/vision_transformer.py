@@ -37,7 +37,7 @@ class TransformerClip(ClipBackbone):
         return features.transpose(1, 2).reshape(len(images), -1, height, width)
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> what enters the last block, (B, 1 + h * w, width), the class token first."""
+        """Normalised images (B, 3, H, W) -> input of the last block, (B, 1 + h * w, width), the class token first."""
         visual = self.clip_model.visual
         patches = visual.conv1(images)
         size = (int(patches.shape[2]), int(patches.shape[3]))
