@@ -66,18 +66,15 @@ def load_network(
     # Sizes that contradict each other make constructors and converters raise whatever they meet first.
     except Exception as error:
         raise _misfit(path, name, first_line(error)) from error
-    shown = [
-        f"{word} {sorted(report[f'{word}_keys'])[:3]}" for word in ("missing", "unexpected") if report[f"{word}_keys"]
+    problems = [
+        f"{what} {sorted(report[f'{what}_keys'])[:3]}" for what in ("missing", "unexpected") if report[f"{what}_keys"]
     ]
-    shown += [f"{key} {tuple(given)} instead of {tuple(wanted)}" for key, given, wanted in _three(report)]
-    if shown:
-        raise _misfit(path, name, "; ".join(shown))
+    reshaped = sorted(report["mismatched_keys"])[:3]
+    problems += [f"{key} {tuple(given)} instead of {tuple(wanted)}" for key, given, wanted in reshaped]
+    if problems:
+        raise _misfit(path, name, "; ".join(problems))
     result: nn.Module = network.eval().requires_grad_(False)
     return result
-
-
-def _three(report: Mapping[str, Any]) -> list[Any]:
-    return sorted(report["mismatched_keys"])[:3]
 
 
 def _misfit(path: Path, name: str, why: str) -> ModelError:

@@ -80,7 +80,7 @@ def tiny_sizes(vocabulary: int) -> dict[str, object]:
             intermediate_size=32,
             vocab_size=vocabulary,
         ),
-        "d_model": 32,
+        "d_model": 64,
         "encoder_layers": 1,
         "decoder_layers": 2,
         "encoder_attention_heads": 2,

@@ -47,6 +47,13 @@ def load_grounding_dino(settings: DetectorSettings, weights: Path, device: torch
             weights of another network, E211 for a network of another kind, E212 for a tokenizer of another network,
             E214 for an original checkpoint of an unknown size.
     """
+    if not weights.exists():
+        raise ModelError(
+            "E201",
+            f"There is no file or folder {weights}.",
+            why="It was named as the detector's.",
+            fix="Check the path.",
+        )
     load = _from_folder if weights.is_dir() else _from_original
     return load(settings, weights, device)
 
@@ -84,11 +91,10 @@ def _from_original(settings: DetectorSettings, path: Path, device: torch.device)
             fix="Set detector.model to one of them, or detector.weights to a folder with config.json.",
         )
     config = original_config(model)
-    if path.is_file():
-        beside = path.parent / "bert-base-uncased"
-        folder = beside if beside.is_dir() else path.parent
-        _require_files(folder, (_TOKENIZER_FILES,), f"{path.name} (the tokenizer of bert-base-uncased)")
-        tokenizer = _read_tokenizer(folder, config)
+    beside = path.parent / "bert-base-uncased"
+    folder = beside if beside.is_dir() else path.parent
+    _require_files(folder, (_TOKENIZER_FILES,), f"{path.name} (the tokenizer of bert-base-uncased)")
+    tokenizer = _read_tokenizer(folder, config)
     tensors = read_weights(path)
     network = load_network(GroundingDinoForObjectDetection, config, renamed_tensors(tensors), path, settings.model)
     prompted = PromptedNetwork(network, GroundingDinoImageProcessor(), tokenizer, device)

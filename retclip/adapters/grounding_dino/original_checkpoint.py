@@ -101,7 +101,7 @@ _RENAMES: tuple[tuple[str, str], ...] = (
 )
 
 # One matrix for queries, keys and values there, three here.
-_JOINT_PROJECTION = re.compile(r"(.*\.)(?:attn\.qkv\.|(?:self_attn|ca_text)\.in_proj_)(weight|bias)")
+_JOINT_PROJECTION = re.compile(r"(.*\.(?:attn|self_attn|ca_text)\.)(?:qkv\.|in_proj_)(weight|bias)")
 
 
 def original_config(model: str) -> GroundingDinoConfig:
@@ -118,12 +118,11 @@ def renamed_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if _UNUSED.fullmatch(name):
             continue
         joint = _JOINT_PROJECTION.fullmatch(name)
-        if joint is None or tensor.ndim == 0 or tensor.shape[0] % 3:
+        if joint is None or tensor.ndim == 0:
             split[name] = tensor
             continue
-        attention = name[joint.end(1) : joint.start(2)].removesuffix("in_proj_").removesuffix("qkv.")
-        for part, values in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
-            split[f"{joint[1]}{attention}{part}.{joint[2]}"] = values
+        for part, values in zip(("query", "key", "value"), tensor.tensor_split(3), strict=True):
+            split[f"{joint[1]}{part}.{joint[2]}"] = values
     return {_renamed(name): tensor for name, tensor in split.items()}
 
 
