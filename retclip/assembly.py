@@ -30,12 +30,13 @@ if TYPE_CHECKING:  # torch takes seconds to import; settings and databases are r
     from retclip.query.pipeline import Models, RetrievalSegmenter, TrainedHead
     from retclip.segmenters.fcclip.encoder import FCCLIPEncoder
     from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter
+    from retclip.shards.layers import LayeredIndex
 
 RegionKinds = Literal["masks", "boxes", "found"]
 DEFAULT_PRESET = "cpu"
 
 
-def choose_preset(name_or_file: str | None, database: Database | None) -> Preset:
+def choose_preset(name_or_file: str | None, database: Database | LayeredIndex | None) -> Preset:
     """The preset that was asked for, else the one the database was built with, else the default."""
     if name_or_file is not None:
         return load_preset(name_or_file)
@@ -123,6 +124,12 @@ def _load_masker(preset: Preset, found: Found, device: torch.device) -> Prompted
     from retclip.adapters.transformers_sam import load_transformers_sam
 
     return load_transformers_sam(preset.masker, found.path, device)
+
+
+def load_model(preset: Preset, found: Found, device: str) -> object:
+    """Build one network of a preset from its files, whatever it is for: the proof that they are the right ones."""
+    loaders = {"encoder": _load_encoder, "detector": _load_detector, "masker": _load_masker}
+    return loaders[found.needed.role](preset, found, choose_device(device))
 
 
 def make_models(preset: Preset, proposer: MaskProposer | None, device: str) -> Models:
@@ -228,9 +235,13 @@ class LabelMatcher:
 
 
 def make_segmenter(
-    database: Database, vocabulary: Vocabulary | None, preset: Preset, masks: Path | None, device: str
+    database: Database | LayeredIndex,
+    vocabulary: Vocabulary | None,
+    preset: Preset,
+    masks: Path | None,
+    device: str,
 ) -> RetrievalSegmenter:
-    """A segmenter over one database version.
+    """A segmenter over one database version, or over several databases.
 
     Args:
         vocabulary: None asks for every stored class.

@@ -12,7 +12,7 @@ import socket
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def _answers(endpoint: str) -> bool:
     return bool(heard)
 
 
-def download(card: ModelCard, folder: Path | None = None) -> None:
+def download(card: ModelCard, folder: Path | None = None, *, quiet: bool = False) -> None:
     """Bring the files of a card into the hub's cache, or into a folder of their own. What is there already stays.
 
     Raises:
@@ -74,19 +74,23 @@ def download(card: ModelCard, folder: Path | None = None) -> None:
         InputError: E131 the folder cannot be written.
         ResourceError: E401 the disk is full.
     """
-    # Small files first: whether the hub refuses shows before the weights.
-    for name in card.files:
-        _require(_fetch(card, name, folder), card, name)
-    _require(any(_fetch(card, name, folder) for name in card.weights), card, " or ".join(card.weights))
+    from huggingface_hub.utils import disable_progress_bars
+
+    if quiet:
+        disable_progress_bars()
+    # Small files first: whether the hub refuses shows before the weights, and weights alone never look complete.
+    for names in card.files:
+        _fetch_one_of(card, names.split("|"), folder)
     for name in card.extras:
         _fetch(card, name, folder)
+    _fetch_one_of(card, card.weights, folder)
 
 
-def _require(there: bool, card: ModelCard, name: str) -> None:
-    if not there:
+def _fetch_one_of(card: ModelCard, names: Sequence[str], folder: Path | None) -> None:
+    if not any(_fetch(card, name, folder) for name in names):
         raise ModelError(
             "E223",
-            f"The hub's repository '{card.repository}' has no {name}.",
+            f"The hub's repository '{card.repository}' has no {' or '.join(names)}.",
             why="It holds another kind of network, or keeps its weights under another name.",
             fix="Correct the model in the preset, or set its weights to a file or folder of your own.",
         )
@@ -110,9 +114,11 @@ def _fetch(card: ModelCard, name: str, folder: Path | None) -> bool:
 
 
 def _failure(error: Exception, card: ModelCard, folder: Path | None) -> RetclipError:
+    from huggingface_hub.errors import GatedRepoError
+
     status, repository = _status(error), card.repository
     if status in (401, 403):
-        return _refused(card, status)
+        return _refused(card, status, gated=status == 403 or isinstance(error, GatedRepoError))
     if status == 404 or (isinstance(error, ValueError) and status is None):
         return ModelError(
             "E223",
@@ -137,9 +143,9 @@ def _failure(error: Exception, card: ModelCard, folder: Path | None) -> RetclipE
     )
 
 
-def _refused(card: ModelCard, status: int) -> ModelError:
+def _refused(card: ModelCard, status: int, *, gated: bool) -> ModelError:
     others = [other.name for other in model_cards() if (other.kind, other.gated) == (card.kind, False)]
-    what = "is gated" if card.gated or status == 403 else "does not exist, or is private or gated"
+    what = "is gated" if gated or card.gated else "does not exist, or is private or gated"
     return ModelError(
         "E203",
         f"The hub refuses '{card.repository}': it {what}, and your token has no access.",

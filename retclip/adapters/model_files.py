@@ -219,7 +219,7 @@ def _check_model_type(config: Path, known: Sequence[str], name: str) -> None:
 
 def missing_models(missing: Sequence[NeededModel], preset: str, reason: str = "") -> ModelError:
     """E201 for all of them at once, with the command that brings them; `reason` says why none was downloaded."""
-    names = " and ".join(f"{needed.role} '{needed.name}'" for needed in missing)
+    names = ", ".join(f"{needed.role} '{needed.name}'" for needed in missing)
     own = [needed for needed in missing if not needed.on_hub]
     fixes, places = [], f"{MODELS_DIR} ({os.environ.get(MODELS_DIR) or 'not set'})"
     if len(own) < len(missing):

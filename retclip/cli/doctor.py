@@ -7,8 +7,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,19 +15,12 @@ from retclip.cli.console import Speech, make_table
 from retclip.cli.options import JsonOption
 from retclip.core.errors import ModelError, RetclipError
 
+if TYPE_CHECKING:
+    from retclip.presets import Preset
+
 EPILOG = "Example: retclip doctor --db coco --models benchmarks/photo/preset.toml"
-_LIBRARIES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "open_clip_torch",
-    "numpy",
-    "pillow",
-    "scikit-image",
-    "pycocotools",
-    "pyarrow",
-    "lmdb",
-)
+# Weights that one picture passes through; SAM's ViT-B and Grounding DINO's base take about a minute each on two cores.
+_SLOW_MEGABYTES = 1500
 _LOW_DISK_GB = 5
 
 
@@ -63,13 +55,14 @@ def doctor(
 
 def _libraries() -> Iterator[Finding]:
     from retclip import __version__
+    from retclip.adapters.libraries import libraries
 
     parts = []
-    for name in _LIBRARIES:
-        try:
-            parts.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            yield Finding("FAIL", f"{name} is not installed", f"pip install {name}")
+    for library in libraries():
+        if library.fits:
+            parts.append(f"{library.name} {library.installed}")
+        else:
+            yield Finding("FAIL", f"E206 {library.problem} (needs {library.wanted})", library.remedy)
     yield Finding("ok", f"retclip {__version__}, python {platform.python_version()}, " + ", ".join(parts))
 
 
@@ -99,27 +92,46 @@ def _storage() -> Iterator[Finding]:
 
 
 def _presets(asked: str | None) -> Iterator[Finding]:
-    from retclip.assembly import find_weights
     from retclip.presets import available_presets, load_preset
 
     for name in (asked,) if asked else available_presets():
         preset = load_preset(name)
-        try:
-            weights = find_weights(preset.encoder)
-        except RetclipError as error:
-            yield Finding(
-                "FAIL" if asked else "warn", f"preset {preset.name}: {error.what}", error.fix, error.exit_code
-            )
-            continue
-        if weights is None:
-            text = f"preset {preset.name}: {preset.encoder.model}, weights from the hub at first use"
-            yield Finding("warn", text, "connect once, or name a weights file in the preset")
-        else:
-            yield Finding("ok", f"preset {preset.name}: {preset.encoder.model}, weights {weights}")
+        problems = list(_lacking(preset))
+        for error in problems:
+            text = f"preset {preset.name}: {error.code} {error.what}"
+            yield Finding("FAIL" if asked else "warn", text, error.fix, error.exit_code)
+        if not problems:
+            yield _runnable(preset)
+
+
+def _lacking(preset: Preset) -> Iterator[RetclipError]:
+    """All that keeps a preset from building and asking here: missing networks as one, damaged ones each."""
+    from retclip.adapters.model_files import missing_models, survey
+    from retclip.presets.model_cards import models_of
+
+    places = survey(models_of(preset))
+    yield from (place.problem for place in places if place.problem)
+    if missing := [place.needed for place in places if place.found is None and place.problem is None]:
+        yield missing_models(missing, preset.name)
+
+
+def _runnable(preset: Preset) -> Finding:
+    import torch
+
+    from retclip.presets.model_cards import models_of, segmenting_roles
+
+    needed = models_of(preset)
+    text = f"preset {preset.name}: " + ", ".join(f"{model.role} {model.name}" for model in needed)
+    megabytes = sum(model.card.megabytes for model in needed if model.role in segmenting_roles(preset))
+    if megabytes > _SLOW_MEGABYTES and not torch.cuda.is_available():
+        return Finding("warn", f"{text}; minutes a picture without a GPU", "use --preset cpu-lite or cpu")
+    return Finding("ok", text)
 
 
 def _databases(asked: str | None) -> Iterator[Finding]:
-    from retclip.assembly import choose_preset, find_weights
+    from retclip.adapters.model_files import find_models
+    from retclip.assembly import choose_preset
+    from retclip.presets.model_cards import segmenting_roles
     from retclip.shards import list_databases, open_database, unfinished_jobs
 
     for name in (asked,) if asked else [str(path) for path in list_databases()]:
@@ -127,7 +139,8 @@ def _databases(asked: str | None) -> Iterator[Finding]:
         try:
             database = open_database(name)
             shown = database.name
-            find_weights(choose_preset(None, database).encoder)
+            preset = choose_preset(None, database)
+            find_models(preset, segmenting_roles(preset))
         except RetclipError as error:
             state: Literal["warn", "FAIL"] = "FAIL" if asked else "warn"
             yield Finding(state, f"database {shown}: {error.code} {error.what}", error.fix, error.exit_code)

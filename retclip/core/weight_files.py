@@ -95,20 +95,30 @@ def check_signature(path: Path, signature: Mapping[str, tuple[int, ...]], name: 
     """
     if not signature or path.suffix != ".safetensors":
         return
-    told = {
-        tensor: (shape, tuple(wanted))
-        for tensor, shape in tensor_shapes(path).items()
-        for ending, wanted in signature.items()
-        if f".{tensor}".endswith(f".{ending}")
-    }
-    differing = [f"{tensor} {shape} instead of {wanted}" for tensor, (shape, wanted) in told.items() if shape != wanted]
-    if differing or not told:
+    if why := _difference(tensor_shapes(path), signature):
         raise ModelError(
             "E207",
             f"{path} does not fit '{name}'.",
-            why="; ".join(differing[:3]) or f"missing {', '.join(signature)}",
+            why=why,
             fix="It holds another network: put the right file in its place, or name another model in the preset.",
         )
+
+
+def has_signature(shapes: Mapping[str, tuple[int, ...]], signature: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether tensors of these shapes are those that a signature tells of."""
+    return not _difference(shapes, signature)
+
+
+def _difference(shapes: Mapping[str, tuple[int, ...]], signature: Mapping[str, tuple[int, ...]]) -> str:
+    told = [
+        (tensor, shape, tuple(wanted))
+        for tensor, shape in shapes.items()
+        for ending, wanted in signature.items()
+        if f".{tensor}".endswith(f".{ending}")
+    ]
+    if not told:
+        return f"missing {' or '.join(signature)}"
+    return "; ".join(f"{tensor} {shape} instead of {wanted}" for tensor, shape, wanted in told if shape != wanted)
 
 
 def file_sha256(path: Path) -> str:

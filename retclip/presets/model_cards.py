@@ -32,7 +32,8 @@ class ModelCard:
         library, model, pretrained: as in the settings of networks.
         repository: on the hub; empty = on none, or only the library knows.
         weights: names of the weights file, the best first; one of them is needed.
-        files: needed beside it; a network with such files is used as a folder, any other as its weights file.
+        files: needed beside it, `a|b` = either; a network with such files is used as a folder, any other as its
+            weights file.
         extras: taken along when the repository has them.
         model_types: what `config.json` may call the network; empty = not asked.
         license: of the weights, as their authors state it.
@@ -59,7 +60,8 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         require(self.megabytes >= 0, "megabytes", ">= 0", self.megabytes)
-        for name in (*self.weights, *self.files, *self.extras):
+        beside = [name for names in self.files for name in names.split("|")]
+        for name in (*self.weights, *beside, *self.extras):
             # Names become paths on this machine.
             require("/" not in name and "\\" not in name and name not in ("", ".", ".."), "file", "a name", name)
 
@@ -81,6 +83,11 @@ class NeededModel:
     def from_hub(self) -> bool:
         """Whether the preset leaves the place to us."""
         return self.given == HUB
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether a download can bring it."""
+        return self.from_hub and bool(self.card.repository)
 
     @property
     def name(self) -> str:
