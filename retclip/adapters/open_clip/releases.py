@@ -142,7 +142,7 @@ def _weights_in(folder: Path) -> Path:
     )
 
 
-def _channels(values: object, path: Path, least: float) -> Channels:
+def _channels(values: Any, path: Path, least: float) -> Channels:
     fits = isinstance(values, (list, tuple)) and len(values) == 3
     if not fits or not all(isinstance(value, (int, float)) and least <= value <= 1 for value in values):
         raise unusable(path / CONFIG_FILE, f"mean and std need three numbers from {least} to 1, got {values}.")

@@ -1,4 +1,4 @@
-"""What CLIP's own text vectors, recorded by others, say about matching labels by a cosine of 0.95 (RetCLIP, section 3.1)."""
+"""What recorded text vectors of CLIP say about matching labels by a cosine of 0.95 (RetCLIP, section 3.1)."""
 
 import json
 
