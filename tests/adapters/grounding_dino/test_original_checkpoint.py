@@ -99,7 +99,8 @@ def original_layout(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class _SmallPictures(GroundingDinoImageProcessor):
     """Scales like the tiny folders do, when nothing else is said."""
 
-    size = {"shortest_edge": 64, "longest_edge": 107}  # noqa: RUF012
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**({"size": {"shortest_edge": 64, "longest_edge": 107}} | settings))
 
 
 @pytest.fixture(scope="module")
