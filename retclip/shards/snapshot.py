@@ -109,7 +109,7 @@ class Snapshot:
             live = np.add.reduceat(mask.astype(np.int64), columns["begin"])
             things = columns["things"]
             if not mask.all():
-                is_thing = _column(part.reader, "is_thing")
+                is_thing = column_of(part.reader, "is_thing")
                 things = np.add.reduceat((mask & is_thing).astype(np.int64), columns["begin"])
             for class_id, n, t in zip(columns["class_id"].tolist(), live.tolist(), things.tolist(), strict=True):
                 if n:
@@ -137,14 +137,14 @@ class Snapshot:
     def rows_where(self, column: str, value: str) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         """(shard, live rows) whose text column equals `value`."""
         for shard, part in enumerate(self.shards):
-            equal = np.asarray(_column(part.reader, column) == value, np.bool_)
+            equal = np.asarray(column_of(part.reader, column) == value, np.bool_)
             yield shard, np.flatnonzero(equal & self.live_mask(shard))
 
     def distinct(self, column: str) -> dict[str, int]:
         """Live rows per value of a text column."""
         totals: dict[str, int] = {}
         for shard, part in enumerate(self.shards):
-            values, counts = np.unique(_column(part.reader, column)[self.live_mask(shard)], return_counts=True)
+            values, counts = np.unique(column_of(part.reader, column)[self.live_mask(shard)], return_counts=True)
             for value, count in zip(values.tolist(), counts.tolist(), strict=True):
                 totals[value] = totals.get(value, 0) + count
         return dict(sorted(totals.items()))
@@ -193,7 +193,8 @@ def stored_classes(table: ClassTable, counts: Mapping[int, tuple[int, int]]) -> 
     )
 
 
-def _column(reader: ShardReader, name: str) -> npt.NDArray[Any]:
+def column_of(reader: ShardReader, name: str) -> npt.NDArray[Any]:
+    """One column of meta.parquet of all rows of a shard, dead ones too."""
     from retclip.shards import tables  # needs Arrow
 
     return tables.numbers(reader.tables.columns(name), name)
