@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retclip.cli.console import Speech, make_table
-from retclip.cli.options import DeviceOption, JsonOption, PresetOption, QuietOption, change_settings
+from retclip.cli.options import (
+    DATABASES,
+    DeviceOption,
+    JsonOption,
+    LayersOption,
+    PresetOption,
+    QuietOption,
+    change_settings,
+    parse_layering,
+)
 from retclip.cli.scoring import Asked, Ready, look_for_networks, score_database, score_foreign
 from retclip.core.errors import InputError, RetclipError, collected, joined
 
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
     from retclip.evaluation.truth import EvaluationSet
     from retclip.presets import Preset
     from retclip.shards import Database
+    from retclip.shards.layers import LayeredIndex
 
 EPILOG = "Example: retclip eval --dataset coco-panoptic --root /data/coco --db photo --proposals given --out report"
 DatasetOption = Annotated[
@@ -32,7 +42,8 @@ def evaluate(
     dataset: DatasetOption,
     root: PlaceOption = None,
     split: Annotated[str, typer.Option(help="val, train, ...")] = "val",
-    db: Annotated[str | None, typer.Option(help="Database: name or path, NAME@7 for version 7.")] = None,
+    db: Annotated[str | None, DATABASES] = None,
+    layers: LayersOption = "first",
     pred: Annotated[Path | None, typer.Option(help="Score another program's folder: panoptic.json and PNGs.")] = None,
     preset: PresetOption = None,
     settings: Annotated[
@@ -62,7 +73,8 @@ def evaluate(
 
     speech = Speech(json, quiet)
     oracles = parse_oracles(oracle)
-    asked = Asked(out, proposals, oracles, device, workers, allow_leak, seen_file, resamples, speech)
+    layering = parse_layering(layers)
+    asked = Asked(out, proposals, oracles, device, workers, allow_leak, seen_file, resamples, layering, speech)
     if (pred is None) == (db is None):
         raise InputError(
             "E160", "Nothing to evaluate.", why="One of --db and --pred is needed, not both.", fix="Add --db NAME."
@@ -82,16 +94,16 @@ def evaluate(
 
 def _open(
     open_set: Callable[[], EvaluationSet], db: str | None, preset: Preset | None, asked: Asked
-) -> tuple[EvaluationSet, Database | None]:
+) -> tuple[EvaluationSet, Database | LayeredIndex | None]:
     """Set and database; what is missing, networks of a named preset included, is told at once and not one by one."""
-    from retclip.shards import open_database
+    from retclip.shards.layers import open_layers
 
     problems: list[RetclipError] = []
     opened, database = [], None
     with collected(problems):
         opened.append(open_set())
     with collected(problems):
-        database = None if db is None else open_database(db)
+        database = None if db is None else open_layers(db, asked.layering)
     if problems and preset is not None:
         # Networks are not needed where stored observations answer, so they are looked for only to complete the list.
         with collected(problems):
@@ -103,7 +115,7 @@ def _open(
 
 def _report(
     dataset: EvaluationSet,
-    database: Database | None,
+    database: Database | LayeredIndex | None,
     preset: Preset | None,
     ready: Ready,
     asked: Asked,
@@ -135,14 +147,35 @@ def _report(
 
 
 def _identities(
-    dataset: EvaluationSet, database: Database | None, preset: Preset | None, ready: Ready, asked: Asked
+    dataset: EvaluationSet, database: Database | LayeredIndex | None, preset: Preset | None, ready: Ready, asked: Asked
 ) -> dict[str, Any]:
     """Whose figures these are: protocol, set, database, preset, with their hashes."""
     from retclip import __version__
     from retclip.evaluation.session import dataset_identity, protocol_name
     from retclip.presets import preset_to_mapping
+    from retclip.shards.layers import layers_of
 
-    known = database and {
+    layers = layers_of(database) if database is not None else ()
+    known: dict[str, Any] | None = _layer_identity(layers[0]) if layers else None
+    if len(layers) > 1:
+        identities = [_layer_identity(layer) for layer in layers]
+        names = ",".join(layer.name for layer in layers)
+        known = {"name": names, "layering": asked.layering, "layers": identities}
+    return {
+        "retclip": __version__,
+        "protocol": protocol_name(dataset, layers, ready.trained_head, asked.oracles),
+        "oracles": sorted(asked.oracles),
+        "dataset": dict(dataset_identity(dataset)),
+        "database": known,
+        "preset": preset and preset.name,
+        "settings": preset and preset_to_mapping(preset),
+        "proposals": "given" if asked.given else asked.proposals,
+        "leakage": {"allowed": asked.allow_leak, "leaks": [asdict(leak) for leak in ready.leaks]},
+    }
+
+
+def _layer_identity(database: Database) -> dict[str, Any]:
+    return {
         "name": database.name,
         "version": database.version,
         "content_hash": database.content_hash(),
@@ -152,17 +185,6 @@ def _identities(
         "segments": len(database),
         "sources": dict(database.sources),
         "key_transform": database.transform,
-    }
-    return {
-        "retclip": __version__,
-        "protocol": protocol_name(dataset, database, ready.trained_head, asked.oracles),
-        "oracles": sorted(asked.oracles),
-        "dataset": dict(dataset_identity(dataset)),
-        "database": known,
-        "preset": preset and preset.name,
-        "settings": preset and preset_to_mapping(preset),
-        "proposals": "given" if asked.given else asked.proposals,
-        "leakage": {"allowed": asked.allow_leak, "leaks": [asdict(leak) for leak in ready.leaks]},
     }
 
 

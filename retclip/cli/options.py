@@ -13,12 +13,18 @@ from retclip.core.errors import InputError
 
 if TYPE_CHECKING:
     from retclip.presets import Preset
+    from retclip.shards.layers import Layering
 
 NameArgument = Annotated[str, typer.Argument(help="Name or path, NAME@7 for version 7.", metavar="NAME")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing on stderr but errors.")]
 PresetOption = Annotated[
     str | None, typer.Option(help="Preset name or TOML file; default: the database's own, else cpu.")
+]
+DATABASES = typer.Option(help="Name or path, NAME@7 for version 7; several, the most important first: mine,ade20k.")
+DatabasesOption = Annotated[str, DATABASES]
+LayersOption = Annotated[
+    str, typer.Option(help="A class of several databases: first (only the first one's segments) or merged (all).")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 RootOption = Annotated[Path | None, typer.Option(help="Where the corpus lies; default: $RETCLIP_DATA/<source>.")]
@@ -44,6 +50,14 @@ def parse_share(text: str) -> float:
         )
     # One hundred per cent is a share, not the number one.
     return float("inf") if text.endswith("%") and value == 1 else value
+
+
+def parse_layering(text: str) -> Layering:
+    """`first` or `merged`. Raises InputError E120."""
+    layerings: dict[str, Layering] = {"first": "first", "merged": "merged"}
+    if text not in layerings:
+        raise InputError("E120", f"Unknown --layers '{text}'.", why="Known are first and merged.", fix="Correct it.")
+    return layerings[text]
 
 
 def change_settings(preset: Preset, changes: Sequence[str]) -> Preset:

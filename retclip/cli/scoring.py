@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from retclip.evaluation.truth import EvaluationSet
     from retclip.presets import Preset
     from retclip.shards import Database
+    from retclip.shards.layers import LayeredIndex, Layering
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Asked:
     allow_leak: bool
     seen_file: str | None
     resamples: int
+    layering: Layering
     speech: Speech
 
     @property
@@ -62,7 +64,7 @@ def score_foreign(dataset: EvaluationSet, folder: Path, asked: Asked) -> Ready:
     return Ready(source, tally, (), frozenset(range(len(dataset.vocabulary))), True)
 
 
-def score_database(dataset: EvaluationSet, database: Database, preset: Preset, asked: Asked) -> Ready:
+def score_database(dataset: EvaluationSet, database: Database | LayeredIndex, preset: Preset, asked: Asked) -> Ready:
     """Observe the pictures that were not observed before, refuse leaks, label and count."""
     from retclip.assembly import LabelMatcher, trained_head
     from retclip.core.vocabulary import seen_classes
@@ -70,6 +72,7 @@ def score_database(dataset: EvaluationSet, database: Database, preset: Preset, a
     from retclip.evaluation.labelling import LabelSettings
     from retclip.evaluation.leakage import refuse
     from retclip.evaluation.session import OpenObserved, find_leaks, score
+    from retclip.shards.layers import layers_of
 
     preset = proposed(preset, "given" if asked.given else asked.proposals)
     head = trained_head(preset)
@@ -77,7 +80,7 @@ def score_database(dataset: EvaluationSet, database: Database, preset: Preset, a
     if head is not None:
         identity = {**identity, "head": head.weights_sha256}
     store = _observe(dataset, database, preset, asked, identity)
-    leaks = find_leaks(dataset, store, database)
+    leaks = find_leaks(dataset, store, layers_of(database))
     if not asked.allow_leak:
         refuse(leaks, database.name)
     labels = LabelMatcher(preset, asked.device).match(dataset.vocabulary, database.classes)
@@ -86,7 +89,8 @@ def score_database(dataset: EvaluationSet, database: Database, preset: Preset, a
     own = seen_classes(dataset.vocabulary, head.training_names) if head is not None else None
     seen = tuple(own or (column in trained for column in range(len(dataset.vocabulary))))
     settings = LabelSettings(labels, dataset.vocabulary, preset, seen, asked.oracles)
-    opener = OpenObserved(store.folder, identity, database.path, database.version, settings)
+    places = tuple((layer.path, layer.version) for layer in layers_of(database))
+    opener = OpenObserved(store.folder, identity, places, asked.layering, settings)
     with asked.speech.progress("label and count", "pictures") as line:
         tally = score(dataset, opener, asked.workers, line.update)
     return Ready(opener(), tally, tuple(leaks), frozenset(labels.column.values()), head is not None)
@@ -101,7 +105,7 @@ def look_for_networks(preset: Preset, asked: Asked) -> None:
 
 
 def _observe(
-    dataset: EvaluationSet, database: Database, preset: Preset, asked: Asked, identity: Mapping[str, Any]
+    dataset: EvaluationSet, database: Database | LayeredIndex, preset: Preset, asked: Asked, identity: Mapping[str, Any]
 ) -> ObservationStore:
     """What the networks say of every picture; they are made only for pictures that were not observed before."""
     from retclip.assembly import make_models
@@ -120,7 +124,7 @@ def _observe(
     return store
 
 
-def _identity(dataset: EvaluationSet, database: Database, preset: Preset) -> Mapping[str, Any]:
+def _identity(dataset: EvaluationSet, database: Database | LayeredIndex, preset: Preset) -> Mapping[str, Any]:
     """What stored observations depend on: networks, proposals, class list, and the pictures' set; not the database."""
     return {
         "schema": "retclip.observations/1",

@@ -15,10 +15,13 @@ import typer
 from retclip.cli.console import Speech
 from retclip.cli.options import (
     ClassesOption,
+    DatabasesOption,
     DeviceOption,
     JsonOption,
+    LayersOption,
     PresetOption,
     QuietOption,
+    parse_layering,
     parse_share,
     proposed,
 )
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from retclip.presets import Preset
     from retclip.query.pipeline import RetrievalSegmenter
     from retclip.shards import Database
+    from retclip.shards.layers import LayeredIndex
 
 EPILOG = 'Example: retclip segment street.jpg --db ade20k --classes "pier, kayak, person, sky, water" --explain'
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -40,7 +44,7 @@ class Run:
     """What one invocation needs and collects."""
 
     segmenter: RetrievalSegmenter
-    database: Database
+    database: Database | LayeredIndex
     speech: Speech
     out: Path
     formats: tuple[str, ...]
@@ -51,7 +55,8 @@ class Run:
 
 def segment(
     images: Annotated[list[str], typer.Argument(help="Pictures, folders of pictures, or glob patterns.")],
-    db: Annotated[str, typer.Option(help="Database: name or path, NAME@7 for version 7.")],
+    db: DatabasesOption,
+    layers: LayersOption = "first",
     classes: ClassesOption = None,
     preset: PresetOption = None,
     proposals: Annotated[
@@ -79,7 +84,7 @@ def segment(
     """Segment pictures: every region gets a class, a score, and the stored exemplars that decided it."""
     from retclip.assembly import choose_preset, make_segmenter
     from retclip.reports.outputs import FORMATS
-    from retclip.shards import open_database
+    from retclip.shards.layers import open_layers
     from retclip.vocabularies import load_vocabulary
 
     speech = Speech(json, quiet)
@@ -92,7 +97,7 @@ def segment(
             why=f"Known are {', '.join(FORMATS)}.",
             fix="Correct --formats.",
         )
-    database = open_database(db)
+    database = open_layers(db, parse_layering(layers))
     settings = _override(
         choose_preset(preset, database),
         {

@@ -79,10 +79,11 @@ def _warning(leakage: Mapping[str, Any]) -> Markup:
 
 def _facts(document: Mapping[str, Any]) -> Markup:
     database, seen = document["database"], document["seen_list"]
+    layers = [] if database is None else database.get("layers", [database])
     rows = [
         ("protocol", document["protocol"]),
-        ("database", "none" if database is None else f"{database['name']}@{database['version']}"),
-        ("content hash", "" if database is None else database["content_hash"]),
+        ("database", ", ".join(f"{layer['name']}@{layer['version']}" for layer in layers) or "none"),
+        ("content hash", ", ".join(layer["content_hash"] for layer in layers)),
         ("preset", document["preset"] or ""),
         ("proposals", document["proposals"]),
         ("seen list", f"{seen['name']}, {seen['size']} of {seen['classes']} classes"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from retclip.evaluation.tally import Tally
 from retclip.evaluation.truth import EvaluationSet, TruthImage, TruthMap
 from retclip.query.scoring import Observation
 from retclip.shards import Database
+from retclip.shards.layers import Layering, reopen
 
 Progress = Callable[[int, int], None]
 
@@ -63,13 +64,13 @@ class OpenObserved:
 
     folder: Path
     identity: Mapping[str, Any]
-    database: Path
-    version: int
+    databases: tuple[tuple[Path, int], ...]
+    layering: Layering
     settings: LabelSettings
 
     def __call__(self) -> ObservedSource:
         """Open database and store."""
-        index = Database.open(self.database, self.version)
+        index = reopen(self.databases, self.layering)
         return ObservedSource(ObservationStore(self.folder, self.identity), Labeller(index, self.settings))
 
 
@@ -103,13 +104,13 @@ def observe_all(
         progress(done, len(missing))
 
 
-def find_leaks(dataset: EvaluationSet, store: ObservationStore, database: Database) -> list[Leak]:
-    """Evaluation pictures that the database knows."""
-    guard, leaks = LeakGuard(database), []
+def find_leaks(dataset: EvaluationSet, store: ObservationStore, databases: Sequence[Database]) -> list[Leak]:
+    """Evaluation pictures that one of the databases knows."""
+    guards, leaks = [LeakGuard(database) for database in databases], []
     for image in dataset.images:
         sha256, keys = store.load_keys(image.image_id)
-        leak = guard.check(image.path.name, sha256, keys)
-        leaks += [leak] if leak else []
+        found = (guard.check(image.path.name, sha256, keys) for guard in guards)
+        leaks += [leak for leak in found if leak][:1]
     return leaks
 
 
@@ -146,16 +147,16 @@ def _score_part(dataset: EvaluationSet, open_source: Callable[[], Source], progr
 
 
 def protocol_name(
-    dataset: EvaluationSet, database: Database | None, trained_head: bool, oracles: frozenset[str]
+    dataset: EvaluationSet, databases: Sequence[Database], trained_head: bool, oracles: frozenset[str]
 ) -> str:
     """Which of the field's protocols a run follows; figures of different ones must not stand in one column.
 
     `target-train database`: the database holds pictures of the collection that is evaluated; `foreign database`: it
     does not; `training-free`: no head was trained on masks.
     """
-    if database is None:
+    if not databases:
         return "foreign predictions"
-    own = dataset.corpus and dataset.corpus in database.sources
+    own = dataset.corpus and any(dataset.corpus in database.sources for database in databases)
     parts = ["target-train database" if own else "foreign database"]
     if not trained_head:
         parts.append("training-free")

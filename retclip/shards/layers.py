@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -145,6 +146,17 @@ def open_layers(reference: str, layering: Layering = "first") -> Database | Laye
         FeatureSpaceMismatch: E301, vectors of two layers are not comparable.
     """
     layers = [open_database(part.strip()) for part in reference.split(",")]
+    return layers[0] if len(layers) == 1 else LayeredIndex(layers, layering)
+
+
+def layers_of(index: Database | LayeredIndex) -> tuple[Database, ...]:
+    """The databases behind an index, the most important first."""
+    return index.layers if isinstance(index, LayeredIndex) else (index,)
+
+
+def reopen(places: Sequence[tuple[Path, int]], layering: Layering) -> Database | LayeredIndex:
+    """The index over databases by (path, version), as another process opens it."""
+    layers = [Database.open(path, version) for path, version in places]
     return layers[0] if len(layers) == 1 else LayeredIndex(layers, layering)
 
 

@@ -239,3 +239,25 @@ def test_quiet_keeps_stderr_for_errors(home: Path, street: Path, run: Run) -> No
     outcome = run("segment", street, "--db", "pets", "--quiet", "--json")
     assert outcome.err == ""
     assert outcome.json["images"]
+
+
+def test_several_databases_are_asked_as_one(home: Path, preset: Path, street: Path, run: Run, tmp_path: Path) -> None:
+    own = save_photos(tmp_path / "own", ("red",), count=2, first=50)
+    words = ["--source", "folder", "--root", own, "--db", "mine", "--preset", preset, "--use-boxes", "--quiet"]
+    assert run("index", "build", *words).code == 0
+
+    def origins(*options: str) -> dict[str, set[str]]:
+        outcome = run("segment", street, "--db", "mine,pets", *options, "--out", tmp_path / "out", "--json")
+        assert outcome.code == 0, outcome.err
+        assert [layer["name"] for layer in outcome.json["run"]["db"]] == ["mine", "pets"]
+        found: dict[str, set[str]] = {}
+        for segment in outcome.json["images"][0]["segments"]:
+            for neighbor in segment["neighbors"]:
+                found.setdefault(neighbor["label"], set()).add(neighbor["database"])
+        return found
+
+    first = origins()
+    assert first["red"] == {"mine@2"}, "the first layer answers for its classes alone"
+    assert first["blue"] == {"pets@2"}
+    assert origins("--layers", "merged")["red"] == {"mine@2", "pets@2"}
+    assert run("segment", street, "--db", "mine,pets", "--layers", "both", "--json").error["code"] == "E120"
