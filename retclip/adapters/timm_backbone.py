@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from retclip.adapters.preprocessing import Preprocessing, dense_features
 from retclip.core.errors import InputError, ModelError, first_line
 from retclip.core.identity import FeatureSpace
 from retclip.core.pooling import COVERAGE_MEAN
@@ -38,6 +38,14 @@ class TimmEncoder:
         self._settings = settings
         self._device = device
         self._multiple = math.lcm(settings.stride, max(_reductions(model)))
+        self._preprocess = Preprocessing(
+            settings.short_side,
+            settings.long_side,
+            settings.mean,
+            settings.std,
+            self._multiple,
+            Image.Resampling.BILINEAR,
+        )
         names = dict(model.named_modules())
         for layer in settings.layers:
             if layer not in names:
@@ -70,32 +78,13 @@ class TimmEncoder:
 
     def encode_images(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[DenseFeatures]:
         """RGB (H, W, 3) images -> features at `stride`; images of one padded size share a forward pass."""
-        inputs = [self._prepare(image) for image in images]
-        groups: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        for index, (pixels, _) in enumerate(inputs):
-            groups[int(pixels.shape[1]), int(pixels.shape[2])].append(index)
-        results: dict[int, DenseFeatures] = {}
-        for members in groups.values():
-            maps = self._forward(torch.stack([inputs[index][0] for index in members]).to(self._device))
-            for index, values in zip(members, maps, strict=True):
-                height, width = inputs[index][1]
-                results[index] = DenseFeatures(values, (height / self._settings.stride, width / self._settings.stride))
-        return [results[index] for index in range(len(images))]
+        inputs = [self._preprocess(image) for image in images]
+        return dense_features(inputs, self._forward, self._settings.stride, self._device)
 
     def embed(self, features: DenseFeatures, masks: Tensor) -> Tensor:
         """Masks (N, H, W) -> keys (N, C): coverage means, every layer's part at unit length."""
         parts = torch.split(features.pooled(masks).float(), self._widths, dim=1)
         return torch.cat([nn.functional.normalize(part, dim=1) for part in parts], dim=1)
-
-    def _prepare(self, image: npt.NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
-        """Resized, normalised and zero-padded (3, H', W') and the (height, width) of the picture inside it."""
-        settings = self._settings
-        height, width = scaled_size(image.shape[0], image.shape[1], settings.short_side, settings.long_side)
-        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
-        mean, std = torch.tensor(settings.mean)[:, None, None], torch.tensor(settings.std)[:, None, None]
-        padding = (0, -width % self._multiple, 0, -height % self._multiple)
-        return nn.functional.pad((pixels - mean) / std, padding), (height, width)
 
     @torch.inference_mode()
     def _forward(self, pixels: Tensor) -> Tensor:
@@ -165,14 +154,6 @@ def _resample(values: Tensor, size: tuple[int, int]) -> Tensor:
         return values.float()
     finer = values.shape[2] > size[0]
     return nn.functional.interpolate(values.float(), size, mode="bilinear", antialias=finer)
-
-
-def scaled_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Scale the short side to `short_side` unless the long side would exceed `long_side` (detectron2's rule)."""
-    scale = short_side / min(height, width)
-    if scale * max(height, width) > long_side:
-        scale = long_side / max(height, width)
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def _arguments_text(arguments: Mapping[str, Any]) -> str:

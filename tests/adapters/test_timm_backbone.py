@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from retclip.adapters.timm_backbone import TimmEncoder, load_timm_encoder, scaled_size
+from retclip.adapters.preprocessing import scaled_size
+from retclip.adapters.timm_backbone import TimmEncoder, load_timm_encoder
 from retclip.core.errors import InputError, ModelError, RetclipError
 from retclip.ports.encoders import DenseFeatures, embed_regions
 from retclip.presets import EncoderSettings
