@@ -135,4 +135,7 @@ def _with_margin(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """A very narrow picture (H, W, 3) with a black margin below or to the right; others as they are."""
     height, width = picture.shape[:2]
     missing = (max(0, -(-width // _LONGEST_RATIO) - height), max(0, -(-height // _LONGEST_RATIO) - width))
-    return np.pad(picture, ((0, missing[0]), (0, missing[1]), (0, 0))) if any(missing) else picture
+    if any(missing):
+        return np.pad(picture, ((0, missing[0]), (0, missing[1]), (0, 0)))
+    # Decoded pictures are read-only, which torch warns of.
+    return np.require(picture, requirements=["C", "W"])

@@ -79,6 +79,14 @@ def test_pictures_of_any_size(detector: GroundingDino, size: tuple[int, int]):
     assert_proper(found, size, 2, 0.01)
 
 
+@pytest.mark.filterwarnings("error")
+def test_views_of_read_only_pixels_are_pictures_too(detector: GroundingDino):
+    pixels = picture(90, 120)
+    pixels.setflags(write=False)
+    (mirrored,) = detector.detect([pixels[:, ::-1]], [["cat"]], 0.01)
+    assert_same(mirrored, detector.detect([pixels[:, ::-1].copy()], [["cat"]], 0.01)[0])
+
+
 def test_it_is_a_detector_named_by_model_and_weights(detector: GroundingDino, folder: Path):
     port: Detector = detector
     assert port.name == f"grounding-dino-base@{detector.weights_sha256[:8]}"
