@@ -66,15 +66,20 @@ def load_network(
     # Sizes that contradict each other make constructors and converters raise whatever they meet first.
     except Exception as error:
         raise _misfit(path, name, first_line(error)) from error
-    problems = [
-        f"{what} {sorted(report[f'{what}_keys'])[:3]}" for what in ("missing", "unexpected") if report[f"{what}_keys"]
-    ]
-    reshaped = sorted(report["mismatched_keys"])[:3]
-    problems += [f"{key} {tuple(given)} instead of {tuple(wanted)}" for key, given, wanted in reshaped]
+    problems = _differences(report)
     if problems:
         raise _misfit(path, name, "; ".join(problems))
     result: nn.Module = network.eval().requires_grad_(False)
     return result
+
+
+def _differences(report: Mapping[str, Any]) -> list[str]:
+    """The first names and shapes in which tensors and network differ, from the library's report."""
+    named = ((what, sorted(report[f"{what}_keys"])[:3]) for what in ("missing", "unexpected"))
+    reshaped = sorted(report["mismatched_keys"])[:3]
+    return [f"{what} {keys}" for what, keys in named if keys] + [
+        f"{key} {tuple(given)} instead of {tuple(wanted)}" for key, given, wanted in reshaped
+    ]
 
 
 def _misfit(path: Path, name: str, why: str) -> ModelError:

@@ -34,7 +34,7 @@ def write_vocabulary(path: Path, words: Iterable[str]) -> int:
 def write_tiny_grounding_dino(
     folder: Path, words: Sequence[str] = (), seed: int = 0, model_type: str = "grounding-dino"
 ) -> Path:
-    """A random Grounding DINO (or `mm-grounding-dino`) of 0.2 M parameters that scales pictures to 64 pixels.
+    """A random Grounding DINO (or `mm-grounding-dino`) of 0.6 M parameters that scales pictures to 64 pixels.
 
     Args:
         folder: created if needed.
