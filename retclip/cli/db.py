@@ -75,6 +75,7 @@ def info(name: NameArgument, json: JsonOption = False) -> None:
         ("sources", _counts(facts["sources"])),
         ("licences", _counts(facts["licenses"])),
         ("thinnest classes", ", ".join(f"{item.name} {item.count}" for item in thin) or "-"),
+        ("dead rows", f"{facts['dead_rows']:,}" + (f" (retclip db compact {name})" if facts["worn_shards"] else "")),
         ("interrupted builds", ", ".join(facts["unfinished"]) or "none"),
     ]
     Speech(json).data(facts, make_table(("", ""), rows))
@@ -82,6 +83,8 @@ def info(name: NameArgument, json: JsonOption = False) -> None:
 
 def _facts(database: Database) -> dict[str, Any]:
     from retclip.shards import unfinished_jobs
+    from retclip.shards.compaction import worn
+    from retclip.shards.database import SHARD_ROWS
 
     jobs = [name for name, _ in unfinished_jobs(database.path)]
     return {
@@ -98,6 +101,8 @@ def _facts(database: Database) -> dict[str, Any]:
         "sources": dict(database.sources),
         "licenses": dict(database.licenses),
         "preset": dict(database.preset),
+        "dead_rows": sum(entry.rows for entry in database.manifest.shards) - len(database),
+        "worn_shards": len(worn(database.snapshot, SHARD_ROWS)),
         "unfinished": jobs,
         "history": [asdict(entry) for entry in database.history()],
     }

@@ -13,6 +13,7 @@ from retclip.core.errors import DatabaseError, InputError, require
 
 if TYPE_CHECKING:
     from retclip.shards import Database
+    from retclip.shards.transaction import Transaction
 
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -44,11 +45,12 @@ def delete(
             why="Expected --label, --ids or --source.",
             fix=f"retclip db delete {name} --label CLASS",
         )
-    with database.write("delete", _program()) as transaction:
-        count = transaction.delete(labels=label or (), segment_ids=_read_ids(ids) if ids else (), source=source)
-        _confirm(yes, f"Delete {count} of {len(database)} segments of '{database.name}'?")
-        result = transaction.commit(f"deleted {count} segments")
-    _done(Speech(json, quiet), result, f"deleted {count} segments", count)
+    with database.write("delete", program()) as transaction:
+        count = transaction.delete(labels=label or (), segment_ids=read_ids(ids) if ids else (), source=source)
+        confirm(yes, f"Delete {count} of {len(database)} segments of '{database.name}'?")
+        note = f"deleted {count} segments" + tidied(transaction, count)
+        result = transaction.commit(note)
+    done(Speech(json, quiet), result, note, count)
 
 
 def relabel(
@@ -63,19 +65,20 @@ def relabel(
     database = current_database(name)
     if not new.strip():
         raise InputError("E120", "The new name is empty.", why=f"'{old}' needs a name.", fix="Give one.")
-    with database.write("relabel", _program()) as transaction:
+    with database.write("relabel", program()) as transaction:
         if ids is None:
             count = transaction.relabel(old, new)
         else:
-            count = transaction.relabel_segments(_ids_of_class(database, old, _read_ids(ids)), new)
-        result = transaction.commit(f"{old} -> {new}, {count} segments")
-    _done(Speech(json, quiet), result, f"{count} segments of '{old}' are now '{new}'", count)
+            count = transaction.relabel_segments(_ids_of_class(database, old, read_ids(ids)), new)
+        tidy = tidied(transaction, count)
+        result = transaction.commit(f"{old} -> {new}, {count} segments{tidy}")
+    done(Speech(json, quiet), result, f"{count} segments of '{old}' are now '{new}'{tidy}", count)
 
 
 def undo(name: NameArgument, json: JsonOption = False, quiet: QuietOption = False) -> None:
     """Take the last change back; that is a new version too, so a second undo brings the change back."""
     result = current_database(name).undo()
-    _done(Speech(json, quiet), result, "took the last change back", len(result))
+    done(Speech(json, quiet), result, "took the last change back", len(result))
 
 
 def restore(
@@ -86,7 +89,7 @@ def restore(
 ) -> None:
     """Go back to any version: its content becomes a new version, and those in between stay readable."""
     result = current_database(name).restore(version)
-    _done(Speech(json, quiet), result, f"version {version} again", len(result))
+    done(Speech(json, quiet), result, f"version {version} again", len(result))
 
 
 def transform(
@@ -102,33 +105,50 @@ def transform(
         raise InputError(
             "E120", f"Unknown key transform '{kind}'.", why=f"Known are {', '.join(TRANSFORMS)}.", fix="Choose one."
         )
-    with current_database(name).write("transform", _program()) as transaction:
+    with current_database(name).write("transform", program()) as transaction:
         transaction.set_transform(kind)
         result = transaction.commit(f"key transform {kind}")
-    _done(Speech(json, quiet), result, f"key transform {kind}", len(result))
+    done(Speech(json, quiet), result, f"key transform {kind}", len(result))
 
 
-def current_database(name: str) -> Database:
-    """The newest version of a database, to be changed. Raises InputError E120 for NAME@VERSION."""
-    from retclip.shards import locate_database, open_database
+def newest_path(name: str) -> Path:
+    """Folder of a database that is to be changed. Raises InputError E120 for NAME@VERSION."""
+    from retclip.shards import locate_database
 
-    if locate_database(name)[1] is not None:
+    path, version = locate_database(name)
+    if version is not None:
         raise InputError(
             "E120",
             f"'{name}' is an old version.",
             why="Only the newest version can be changed.",
             fix=f"Leave out the version: {name.rpartition('@')[0]}",
         )
-    return open_database(name)
+    return path
 
 
-def _program() -> str:
+def current_database(name: str) -> Database:
+    """The newest version of a database, to be changed. Raises InputError E120 for NAME@VERSION."""
+    from retclip.shards import Database
+
+    return Database.open(newest_path(name))
+
+
+def tidied(transaction: Transaction, changed: int) -> str:
+    """Rewrite worn shards together with a change; what to add to its note."""
+    from retclip.shards.compaction import told
+
+    return told(transaction.compact()) if changed else ""
+
+
+def program() -> str:
+    """What writes, for the manifest."""
     from retclip import __version__
 
     return f"retclip {__version__}"
 
 
-def _read_ids(path: Path) -> list[int]:
+def read_ids(path: Path) -> list[int]:
+    """Segment ids of a file, one hexadecimal number a line. Raises InputError E124."""
     try:
         ids = [int(word, 16) for word in path.read_text(encoding="utf-8").split()]
         require(all(0 <= number < 1 << 64 for number in ids), "segment id", "at most 16 hexadecimal digits", "another")
@@ -154,11 +174,13 @@ def _ids_of_class(database: Database, label: str, ids: list[int]) -> list[int]:
     ]
 
 
-def _confirm(yes: bool, question: str) -> None:
+def confirm(yes: bool, question: str) -> None:
+    """Ask on stderr unless `yes`; anything but y ends the command with exit code 1."""
     if not yes and not typer.confirm(question, err=True):
         raise typer.Abort
 
 
-def _done(speech: Speech, database: Database, text: str, count: int) -> None:
+def done(speech: Speech, database: Database, text: str, count: int) -> None:
+    """Say what a change did, and which version has it."""
     facts = {"database": database.name, "version": database.version, "changed": count, "segments": len(database)}
     speech.data(facts, f"{database.name}: {text}; version {database.version}, {len(database):,} segments")

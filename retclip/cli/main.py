@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from retclip import __version__
-from retclip.cli import classes, db, db_edit, doctor, evaluate, index, models, prepare, segment, train, tune
+from retclip.cli import (
+    classes,
+    db,
+    db_care,
+    db_edit,
+    db_health,
+    doctor,
+    evaluate,
+    index,
+    models,
+    prepare,
+    segment,
+    train,
+    tune,
+)
 from retclip.cli.console import error_text
 from retclip.core.errors import ResourceError, RetclipError
 
@@ -24,6 +38,8 @@ app = typer.Typer(
 )
 app.add_typer(index.app, name="index")
 db_edit.register(db.app)
+db_care.register(db.app)
+db_health.register(db.app)
 app.add_typer(db.app, name="db")
 app.command("segment", epilog=segment.EPILOG)(segment.segment)
 app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)

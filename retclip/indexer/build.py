@@ -21,6 +21,7 @@ from retclip.indexer.report import RunReport
 from retclip.indexer.units import Failure, LoadedUnit, UnitResult, load_unit, run_unit
 from retclip.ports.encoders import DenseEncoder
 from retclip.shards import Database, Ledger
+from retclip.shards.compaction import told
 from retclip.shards.transaction import Transaction
 
 
@@ -211,7 +212,8 @@ def _commit(
             return database, intake
         _declare_aliases(transaction, request, intake)
         transaction.record_models(request.models)
-        return transaction.commit(f"{intake.added} segments from {request.corpus.name}"), intake
+        note = f"{intake.added} segments from {request.corpus.name}"
+        return transaction.commit(note + told(transaction.compact())), intake
 
 
 def _declare_aliases(transaction: Transaction, request: BuildRequest, intake: _Intake) -> None:

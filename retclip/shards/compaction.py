@@ -41,3 +41,8 @@ def live_batches(snapshot: Snapshot, shard: int) -> Iterator[RowBatch]:
         rows = live[start : start + _BLOCK_ROWS]
         table = tables.segment_columns(reader.tables.rows(rows))
         yield RowBatch(table, snapshot.effective_classes(shard, rows), reader.vectors[rows])
+
+
+def told(rewritten: int) -> str:
+    """The end of a version's note about shards that its writer compacted; empty for none."""
+    return f", {rewritten} worn shards rewritten" if rewritten else ""
