@@ -68,8 +68,8 @@ def _notes(report: GapReport, prompts: int | None, database: str, classes: str) 
         notes.append(f"stored '{label}' fits {' and '.join(candidates)}; its segments count as '{candidates[0]}'")
     for name, owners in report.collisions.items():
         notes.append(f"'{name}' belongs to {' and '.join(owners)}")
-    for name, spelling in report.respelled.items():
-        notes.append(f"a detector is asked for '{spelling}' in place of '{name}'")
+    if report.punctuated:
+        notes.append(f"a detector is asked without the full stops and question marks of {', '.join(report.punctuated)}")
     if prompts is not None:
         notes.append(f"a detector reads the whole list in {prompts} prompts a picture")
     if counts["missing"]:

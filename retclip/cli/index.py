@@ -17,6 +17,7 @@ from retclip.cli.indexing import (
     UseBoxes,
     UseMasks,
     choose_regions,
+    open_labelled,
     refuse_unknown_classes,
     run_index,
 )
@@ -43,6 +44,9 @@ def build(
     split: SplitOption = None,
     preset: PresetOption = None,
     classes: ClassesOption = None,
+    labels: Annotated[
+        str, typer.Option(help="own; captions (adds the classes that captions mention); machine:0.8 (openimages).")
+    ] = "own",
     use_masks: UseMasks = False,
     use_boxes: UseBoxes = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at no more than so many pictures.")] = None,
@@ -62,12 +66,12 @@ def build(
 ) -> None:
     """Build a database from a corpus, or add a corpus to one. Interrupted, it goes on where it stopped."""
     from retclip.assembly import choose_preset
-    from retclip.corpora import open_corpus
     from retclip.shards import Database, database_path
     from retclip.vocabularies import load_vocabulary
 
     speech = Speech(json, quiet)
-    corpus = open_corpus(source, root, split)
+    vocabulary = load_vocabulary(classes) if classes is not None else None
+    corpus = open_labelled(source, (root, split), labels, vocabulary)
     if dry_run:
         show_plan(corpus, speech)
         return
@@ -75,7 +79,6 @@ def build(
     existing = Database.open(path) if path.exists() else None
     chosen = choose_preset(preset, existing)
     regions = choose_regions(corpus, chosen, use_masks=use_masks, use_boxes=use_boxes, speech=speech)
-    vocabulary = load_vocabulary(classes) if classes is not None else None
     refuse_unknown_classes(corpus, vocabulary)
     task = IndexTask(corpus, regions, vocabulary, limit, per_class_cap)
     control = RunControl("build", device, parse_share(max_failures), report, restart)

@@ -52,6 +52,38 @@ class RunControl:
     restart: bool = False
 
 
+def open_labelled(source: str, place: tuple[Path | None, str | None], labels: str, classes: Vocabulary | None) -> Corpus:
+    """A corpus with the labels that are asked for.
+
+    Args:
+        source: kind of corpus.
+        place: its root and split.
+        labels: `own`; `machine:0.8`, which adds machine labels of at least that confidence (openimages); `captions`,
+            which adds classes that captions mention.
+        classes: what captions are searched for.
+
+    Raises:
+        InputError: E120 for other labels, and for captions without classes.
+    """
+    from retclip.corpora import CorpusOptions, open_corpus
+    from retclip.corpora.mined import MinedCorpus
+
+    kind, _, threshold = labels.partition(":")
+    if kind == "captions" and not threshold and classes is None:
+        why = "Captions are searched for the names of a class list."
+        raise InputError("E120", "--labels captions needs --classes.", why=why, fix="Add e.g. --classes @coco133.")
+    try:
+        machine = float(threshold) if kind == "machine" else None
+    except ValueError:
+        machine = -1.0
+    known = labels in ("own", "captions") or (machine is not None and 0 <= machine <= 1)
+    if not known:
+        why = "Expected own, captions, or machine: and a confidence, e.g. machine:0.8."
+        raise InputError("E120", f"--labels '{labels}' is not known.", why=why, fix="Correct it.")
+    corpus = open_corpus(source, *place, CorpusOptions(machine_labels=machine))
+    return MinedCorpus(corpus, classes) if kind == "captions" and classes is not None else corpus
+
+
 def choose_regions(corpus: Corpus, preset: Preset, *, use_masks: bool, use_boxes: bool, speech: Speech) -> RegionKinds:
     """Annotated masks or boxes as asked, else what detector and masker find.
 

@@ -42,12 +42,14 @@ class CorpusOptions:
         columns: which columns of a table to use.
         comments: skip lines of a CSV or TSV file that start with `#`.
         flat: class of all photos of a `folder` corpus without class folders.
+        machine_labels: labels by a machine count from this confidence on (`openimages`); None takes none.
     """
 
     table: Path | None = None
     columns: TableColumns = field(default_factory=TableColumns)
     comments: bool = False
     flat: CorpusClass | None = None
+    machine_labels: float | None = None
 
 
 def corpus_names() -> tuple[str, ...]:

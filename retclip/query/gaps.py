@@ -9,8 +9,7 @@ from typing import Any, Literal, Protocol
 from retclip.core.vocabulary import Category, Vocabulary, normalise_name
 from retclip.query.matching import LabelMap
 
-# Detectors join class names with full stops and read question marks as another separator.
-_SEPARATORS = ".?"
+_PHRASE_ENDS = ".?"
 
 
 class CountedClass(Protocol):
@@ -58,13 +57,13 @@ class GapReport:
         classes: one entry per asked class, in the order of the list.
         ambiguous: stored labels that fit several asked classes, with those classes; the first one gets its segments.
         collisions: names that several asked classes share, with those classes.
-        respelled: asked names that a detector cannot take as they are, with what it is given.
+        punctuated: asked names with a full stop or question mark, which end a phrase for a detector and are left out.
     """
 
     classes: tuple[ClassGap, ...]
     ambiguous: tuple[tuple[str, tuple[str, ...]], ...]
     collisions: Mapping[str, tuple[str, ...]]
-    respelled: Mapping[str, str]
+    punctuated: tuple[str, ...]
 
     def having(self, state: Literal["stored", "few", "missing"]) -> tuple[ClassGap, ...]:
         """Classes in one state."""
@@ -94,12 +93,8 @@ def vocabulary_gaps(vocabulary: Vocabulary, stored: Sequence[CountedClass], labe
         classes.append(
             ClassGap(match.requested, state, exemplars, match.stored, match.method, match.similarity, nearest)
         )
-    respelled = {
-        name: " ".join(name.translate({ord(c): " " for c in _SEPARATORS}).split())
-        for name in vocabulary.names
-        if any(c in name for c in _SEPARATORS)
-    }
-    return GapReport(tuple(classes), labels.ambiguous, vocabulary.shared_names(), respelled)
+    punctuated = tuple(name for name in vocabulary.names if any(mark in name for mark in _PHRASE_ENDS))
+    return GapReport(tuple(classes), labels.ambiguous, vocabulary.shared_names(), punctuated)
 
 
 def missing_classes(vocabulary: Vocabulary, labels: LabelMap) -> Vocabulary | None:

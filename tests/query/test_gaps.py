@@ -52,7 +52,7 @@ def test_collisions_ambiguity_and_spelling_are_told() -> None:
     report = vocabulary_gaps(vocabulary, STORED, match_labels(vocabulary, STORED), few=1)
     assert report.collisions == {"screen": ("screen", "monitor")}
     assert report.ambiguous == (("red", ("screen", "monitor")),)
-    assert report.respelled == {"St. Bernard": "St Bernard"}
+    assert report.punctuated == ("St. Bernard",)
 
 
 def test_missing_classes_keep_their_ids_and_synonyms() -> None:
