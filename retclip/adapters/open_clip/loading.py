@@ -73,6 +73,8 @@ def build_clip(release: Release) -> CLIP:
     # Constructors raise any type for sizes that do not go together.
     except Exception as error:
         raise unusable((release.folder or Path()) / CONFIG_FILE, first_line(error)) from error
+    if not clip.transformer.resblocks:
+        raise unusable((release.folder or Path()) / CONFIG_FILE, "Its text tower has no layer.")
     return clip
 
 

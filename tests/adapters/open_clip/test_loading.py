@@ -187,11 +187,12 @@ def test_image_towers_that_pool_otherwise_are_refused(folder, settings, vision):
         '{"model_cfg": {"vision_cfg": {}, "text_cfg": {}}, "preprocess_cfg": {"mean": 1}}',
         '{"model_cfg": {"vision_cfg": {}, "text_cfg": {}}, "preprocess_cfg": {"std": [0, 1, 1]}}',
         '{"model_cfg": {"vision_cfg": {}, "text_cfg": {}, "embed_dim": "many"}}',
+        '{"model_cfg": {"vision_cfg": {}, "text_cfg": {"layers": 0}, "embed_dim": 8}}',
         '{"model_cfg": {"vision_cfg": {"hidden": 3}, "text_cfg": {}, "embed_dim": 8}}',
         "[" * 100_000,
         " " * 1_000_001,
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_configurations_that_describe_no_clip_are_named(folder, settings, content):
     (folder / CONFIG_FILE).write_text(content)
