@@ -55,7 +55,7 @@ def _answers(endpoint: str) -> bool:
         try:
             port = address.port or (443 if address.scheme == "https" else 80)
             socket.create_connection((address.hostname or "", port), timeout=_PROBE_SECONDS).close()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a port that is none
             return
         heard.append(True)
 
@@ -98,11 +98,11 @@ def _fetch_one_of(card: ModelCard, names: Sequence[str], folder: Path | None) ->
 
 def _fetch(card: ModelCard, name: str, folder: Path | None) -> bool:
     """Bring one file; False when the repository has none of that name."""
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        hf_hub_download(card.repository, name, local_dir=folder, endpoint=constants.ENDPOINT)
+        hf_hub_download(card.repository, name, local_dir=folder)
     except MemoryError:
         raise
     # The client and its transport raise many types; none of their traces is of use to a user.
