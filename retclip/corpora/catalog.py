@@ -11,26 +11,37 @@ from pathlib import Path
 from retclip.core.errors import InputError
 from retclip.corpora.ade20k import Ade20kCorpus
 from retclip.corpora.coco import CocoCorpus
+from retclip.corpora.coco_instances import CocoInstances
+from retclip.corpora.coco_listing import matching_splits
 from retclip.corpora.folder import FolderCorpus
+from retclip.corpora.hf import HfCorpus
+from retclip.corpora.openimages import OpenImagesCorpus
 from retclip.corpora.table import TableColumns, TableCorpus
+from retclip.corpora.webdataset import WebdatasetCorpus
+from retclip.corpora.webdataset_shards import is_pattern
 from retclip.ports.corpora import Corpus, CorpusClass
 
 # Sources people ask for that have no reader; the text says what can be used today.
 _UNREAD = {
-    "openimages": "Export its labels or boxes to a CSV file and use --source table.",
-    "webdataset": "Unpack the tar files and use --source folder or table.",
-    "hf": "Save the pictures to a folder with a metadata.csv, metadata.jsonl or Parquet file and use --source table.",
     "cityscapes": "Write its regions as boxes into a table and use --source table.",
     "voc": "Write its boxes into a table and use --source table.",
     "pcontext": "Write its labels into a table and use --source table.",
     "ade20k-full": "Use --source ade20k with the ADEChallengeData2016 release (150 classes).",
 }
 
-# What a folder of a corpus is known by: its name for people, and a file that only it has.
+# What a folder of a corpus is known by: its name for people, and files that only it has.
 _MARKS = {
-    "ade20k": ("ADEChallengeData2016", "objectInfo150.txt"),
-    "coco": ("COCO panoptic", "annotations/panoptic_*.json"),
+    "ade20k": ("ADEChallengeData2016", ("objectInfo150.txt",)),
+    "coco": ("COCO", ("annotations/panoptic_*.json", "annotations/instances_*.json")),
+    "openimages": (
+        "Open Images",
+        ("*-imagelabels*.csv", "annotations/*-annotations-bbox.csv", "*/metadata/classes.csv"),
+    ),
 }
+# Tables and datasets may lie in any folder.
+_ANYWHERE = ("table", "hf")
+# Sources that may be a single file.
+_FILES = ("table", "webdataset", "hf")
 
 
 @dataclass(frozen=True)
@@ -39,17 +50,21 @@ class CorpusOptions:
 
     Attributes:
         table: the table file when the root of a `table` corpus is a folder with several.
-        columns: which columns of a table to use.
+        columns: which columns of a table or an `hf` dataset to use.
         comments: skip lines of a CSV or TSV file that start with `#`.
         flat: class of all photos of a `folder` corpus without class folders.
-        machine_labels: labels by a machine count from this confidence on (`openimages`); None takes none.
+        class_names: names of numbered classes of `webdataset` and `hf`, in the order of their numbers.
+        machine_labels: labels of `openimages` by a machine count from this confidence on; None takes none.
+        image_ids: list of the photos of `openimages` to take; None takes all.
     """
 
     table: Path | None = None
     columns: TableColumns = field(default_factory=TableColumns)
     comments: bool = False
     flat: CorpusClass | None = None
+    class_names: tuple[str, ...] = ()
     machine_labels: float | None = None
+    image_ids: Path | None = None
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -67,13 +82,14 @@ def open_corpus(name: str, root: Path | None, split: str | None, options: Corpus
 
     Args:
         name: one of `corpus_names()`.
-        root: its folder (or the table file); None takes `$RETCLIP_DATA/<name>`.
+        root: its folder; for some sources a file, a pattern of archives (`webdataset`) or a name on the hub (`hf`);
+            None takes `$RETCLIP_DATA/<name>`.
         split: part of the corpus; None takes the reader's default.
         options: settings of single readers.
 
     Raises:
         InputError: E115 for a name without reader, E118 if the place is unknown or absent, E102 if the folder holds
-            another corpus, E101, E103, E105, E106 or E117 from the reader.
+            another corpus, E101, E103, E105, E106, E117 or E127 to E129 from the reader.
     """
     if name not in _READERS:
         raise _unknown(name)
@@ -82,15 +98,30 @@ def open_corpus(name: str, root: Path | None, split: str | None, options: Corpus
     return _READERS[name](place, split, options or CorpusOptions())
 
 
+def _open_coco(place: Path, split: str | None, options: CorpusOptions) -> Corpus:
+    """Panoptic annotations where the split has them, else instances or captions."""
+    annotations = place / "annotations"
+    has_panoptic = bool(matching_splits(annotations, ("panoptic",), split))
+    has_others = bool(matching_splits(annotations, ("instances", "captions"), split))
+    return CocoInstances(place, split) if has_others and not has_panoptic else CocoCorpus(place, split)
+
+
 def _open_table(place: Path, split: str | None, options: CorpusOptions) -> Corpus:
     return TableCorpus(place, split, options.table, options.columns, options.comments)
 
 
+def _open_images(place: Path, split: str | None, options: CorpusOptions) -> Corpus:
+    return OpenImagesCorpus(place, split, options.machine_labels, options.image_ids)
+
+
 _READERS: dict[str, Callable[[Path, str | None, CorpusOptions], Corpus]] = {
-    "coco": lambda place, split, options: CocoCorpus(place, split),
+    "coco": _open_coco,
     "ade20k": lambda place, split, options: Ade20kCorpus(place, split),
     "folder": lambda place, split, options: FolderCorpus(place, split, options.flat),
     "table": _open_table,
+    "openimages": _open_images,
+    "webdataset": lambda place, split, options: WebdatasetCorpus(place, split, options.class_names),
+    "hf": lambda place, split, options: HfCorpus(place, split, options.columns, options.class_names),
 }
 
 
@@ -117,7 +148,9 @@ def _locate(name: str, root: Path | None) -> Path:
                 fix=f"Pass --root DIR, or set RETCLIP_DATA to the folder that holds {name}/.",
             )
         root = Path(base) / name
-    if root.is_dir() or (name == "table" and root.is_file()):
+    is_other = (name in _FILES and root.is_file()) or (name == "webdataset" and is_pattern(root))
+    # A name on the hub looks like a path that does not exist; its reader says what is wrong with others.
+    if root.is_dir() or is_other or (name == "hf" and not root.exists()):
         return root
     raise InputError(
         "E118",
@@ -128,11 +161,11 @@ def _locate(name: str, root: Path | None) -> Path:
 
 
 def _refuse_other(name: str, root: Path) -> None:
-    """Stop when a folder holds the marks of another corpus and none of its own; tables may lie in any folder."""
-    if name == "table" or (name in _MARKS and list(root.glob(_MARKS[name][1]))):
+    """Stop when a folder holds the marks of another corpus and none of its own."""
+    if name in _ANYWHERE or (name in _MARKS and _mark(name, root)):
         return
-    for source, (title, mark) in _MARKS.items():
-        found = next(root.glob(mark), None)
+    for source, (title, _) in _MARKS.items():
+        found = _mark(source, root)
         if found is not None:
             raise InputError(
                 "E102",
@@ -140,3 +173,7 @@ def _refuse_other(name: str, root: Path) -> None:
                 why=f"Found {found.relative_to(root)}.",
                 fix=f"Use --source {source}.",
             )
+
+
+def _mark(source: str, root: Path) -> Path | None:
+    return next((found for mark in _MARKS[source][1] for found in root.glob(mark)), None)

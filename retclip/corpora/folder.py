@@ -29,7 +29,7 @@ from retclip.vocabularies.entries import parse_names
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _MASK_ENDING = ".mask.png"
-_SPLIT_NAMES = frozenset({"train", "training", "val", "validation", "test", "testing"})
+SPLIT_NAMES = frozenset({"train", "training", "val", "validation", "test", "testing"})
 
 
 class FolderCorpus:
@@ -59,7 +59,7 @@ class FolderCorpus:
                 fix="Unpack archives, or check --root.",
             )
         folders = dict.fromkeys(path.parts[0] for path in self._photos if len(path.parts) > 1)
-        if folders and {folder.casefold() for folder in folders} <= _SPLIT_NAMES:
+        if folders and {folder.casefold() for folder in folders} <= SPLIT_NAMES:
             raise InputError(
                 "E106",
                 f"The folders of {self._root} are splits, not classes: {', '.join(folders)}.",

@@ -82,7 +82,8 @@ class MinedCorpus:
     def _labels(self, image: CorpusImage) -> list[ImageLabel]:
         counts: Counter[str] = Counter()
         for caption in image.captions:
-            counts.update({mention.name for mention in self._miner.mine(caption)})
+            # No set: labels keep one order between runs, units of work are known by it.
+            counts.update(dict.fromkeys((mention.name for mention in self._miner.mine(caption)), 1))
         share = 1 / max(len(image.captions), 1)
         return [
             ImageLabel(self._raw[name], "caption", count * share, True)

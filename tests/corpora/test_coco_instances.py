@@ -46,7 +46,7 @@ CAPTIONS = {**CONTENT, "annotations": [{"image_id": 20, "caption": " A cat. "}, 
 
 
 def write_corpus(root: Path, *instances: Any, captions: bool = True) -> Path:
-    (root / "annotations").mkdir()
+    (root / "annotations").mkdir(parents=True)
     (root / "train2017").mkdir()
     for name in ("000003.jpg", "000020.jpg"):
         Image.new("RGB", SIZE[::-1]).save(root / "train2017" / name)
