@@ -20,7 +20,7 @@ from retclip.shards.leases import Lease
 from retclip.shards.manifest import Manifest, canonical_json, check_format, valid_manifests
 from retclip.shards.publication import leased_manifest, republish, version_before
 from retclip.shards.records import Records
-from retclip.shards.search import Request, Searcher
+from retclip.shards.search import Plan, Request, Searcher
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.snapshot import LiveShard, Snapshot, read_deletes, stored_classes
 from retclip.shards.transforms import check_kind
@@ -195,8 +195,24 @@ class Database:
             DatabaseError: E309 for an unknown, merged or deleted class id; E302 for too few rows to fit a transform.
             ValueError: for queries of a wrong shape, with NaN or infinity, and for k < 1.
         """
+        return self._searcher.search(queries, self._request(k, classes, per_class_k, transform))
+
+    def plan(
+        self,
+        queries: int,
+        k: int,
+        classes: Sequence[int] | None = None,
+        per_class_k: int | None = None,
+        transform: str | None = None,
+    ) -> Plan:
+        """How `search` would answer so many queries: by which backend, why, and how many rows it scans."""
+        return self._searcher.plan(queries, self._request(k, classes, per_class_k, transform))
+
+    def _request(
+        self, k: int, classes: Sequence[int] | None, per_class_k: int | None, transform: str | None
+    ) -> Request:
         asked = sorted(self.manifest.counts) if classes is None else sorted({self._class_id(c) for c in classes})
-        return self._searcher.search(queries, Request(k, tuple(asked), per_class_k, transform or self.transform))
+        return Request(k, tuple(asked), per_class_k, transform or self.transform)
 
     def _class_id(self, class_id: int) -> int:
         if not self.manifest.classes.is_live(int(class_id)):

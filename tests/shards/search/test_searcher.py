@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from retclip.core.errors import DatabaseError
 from retclip.shards import TRANSFORMS
-from retclip.shards.candidates import rank_in_run, score_bound
 from retclip.shards.search import Request, Searcher
 
 
@@ -124,15 +123,16 @@ def test_blocks_and_cache_do_not_change_the_answer(make, tmp_path, monkeypatch):
     database = make.build(tmp_path / "d.retdb", segments, vectors)
     request = Request(10, tuple(c.id for c in database.classes), 4, "centre")
     expected = database.search(vectors[:20], 10, per_class_k=4, transform="centre")
-    monkeypatch.setattr("retclip.shards.search.BLOCK_ROWS", 7)
-    monkeypatch.setattr("retclip.shards.search.QUERY_BLOCK", 3)
-    monkeypatch.setattr("retclip.shards.search._PAIR_BLOCK", 5)
+    monkeypatch.setattr("retclip.shards.search.keys.BLOCK_ROWS", 70)
+    monkeypatch.setattr("retclip.shards.search.keys._STEP_ROWS", 9)
+    monkeypatch.setattr("retclip.shards.search.scan._TILE_SCORES", 50)
+    monkeypatch.setattr("retclip.shards.search.searcher.QUERY_BLOCK", 3)
+    monkeypatch.setattr("retclip.shards.search.measure._PAIR_BLOCK", 5)
     streamed = Searcher(database.snapshot, cache_bytes=0)
     for searcher in (Searcher(database.snapshot), streamed, streamed):
         again = searcher.search(vectors[:20], request)
         assert again.distance.tobytes() == expected.distance.tobytes()
         assert again.segment_id.tobytes() == expected.segment_id.tobytes()
-    assert streamed._cached is None
 
 
 def test_equal_vectors_are_ordered_by_segment_id(make, tmp_path):
@@ -175,17 +175,24 @@ def test_wrong_requests_are_refused(database):
         database.search(query, 1, transform="rotate")
 
 
-def test_float32_products_stay_inside_the_bound():
-    rng = np.random.default_rng(0)
-    for dim in (2, 64, 768):
-        keys = rng.normal(size=(500, dim)) ** 3
-        keys /= np.linalg.norm(keys, axis=1, keepdims=True)
-        rough = keys[:50].astype(np.float32) @ keys.astype(np.float32).T
-        assert np.abs(rough - keys[:50] @ keys.T).max() < score_bound(dim) / 2
+def test_a_plan_says_what_is_scanned(database):
+    classes = tuple(c.id for c in database.classes)[:2]
+    plan = database.plan(7, 3, classes)
+    assert plan.exact
+    assert plan.rows_scanned == sum(c.count for c in database.classes if c.id in classes)
+    assert f"{plan.rows_scanned} of 60 rows" in plan.reason
+    with pytest.raises(DatabaseError, match="E309"):
+        database.plan(7, 3, [99])
 
 
-def test_rank_in_run():
-    a, b = np.array([0, 0, 0, 1, 1]), np.array([5, 5, 6, 6, 6])
-    assert rank_in_run(a).tolist() == [0, 1, 2, 0, 1]
-    assert rank_in_run(a, b).tolist() == [0, 1, 0, 0, 1]
-    assert rank_in_run(np.zeros(0)).tolist() == []
+def test_keys_are_read_once_per_vocabulary(database, monkeypatch):
+    from retclip.shards.search import scan
+
+    read = []
+    original = scan.read_keys
+    monkeypatch.setattr(scan, "read_keys", lambda *args: read.append(args) or original(*args))
+    searcher = Searcher(database.snapshot)
+    queries = np.eye(8, dtype=np.float32)
+    for classes in ((0, 1), (2,), (0, 1), (2,)):
+        searcher.search(queries, Request(3, classes, None, "none"))
+    assert len(read) == 2

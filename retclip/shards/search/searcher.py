@@ -1,0 +1,104 @@
+"""Searches one snapshot: queries to keys, a plan, candidates of its backend, and their measured distances."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+
+import numpy as np
+import numpy.typing as npt
+
+from retclip.core.errors import require
+from retclip.core.segments import Neighbors
+from retclip.shards.moments import Moments
+from retclip.shards.search.backend import Backend
+from retclip.shards.search.planner import BackendName, Machine, Plan, Work, choose
+from retclip.shards.search.request import Request
+from retclip.shards.search.scope import Scope
+from retclip.shards.snapshot import Snapshot
+from retclip.shards.transforms import KeyTransform, fit
+
+QUERY_BLOCK = 1_024
+
+
+def default_cache_bytes() -> int:
+    """A quarter of the memory of the machine: keys of the vocabularies asked last."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+class Searcher:
+    """Searches one snapshot; keeps statistics, scopes and the keys of the class sets asked last."""
+
+    def __init__(self, snapshot: Snapshot, cache_bytes: int | None = None) -> None:
+        self._snapshot = snapshot
+        self._cache_bytes = default_cache_bytes() if cache_bytes is None else cache_bytes
+        self._transforms: dict[str, KeyTransform] = {}
+        self._scope: tuple[tuple[int, ...], Scope] | None = None
+        self._backends: dict[BackendName, Backend] = {}
+
+    def transform(self, kind: str) -> KeyTransform:
+        """The key transform with the statistics of this snapshot."""
+        if kind not in self._transforms:
+            moments = Moments.zero(self._snapshot.dim) if kind == "none" else self._snapshot.moments()
+            self._transforms[kind] = fit(kind, moments)
+        return self._transforms[kind]
+
+    def plan(self, queries: int, request: Request) -> Plan:
+        """Who would answer a request of so many queries, and why."""
+        scope = self._scope_of(request.classes)
+        total = sum(shard.reader.rows for shard in self._snapshot.shards)
+        return choose(Work(len(scope), total, queries, self._snapshot.dim), machine())
+
+    def search(
+        self, queries: npt.NDArray[np.floating], request: Request, backend: BackendName | None = None
+    ) -> Neighbors:
+        """Nearest live rows of (M, D) queries; see `Database.search`. `backend` overrules the plan."""
+        request.check()
+        asked = self._keys_of_queries(queries, request)
+        backend = backend or self.plan(len(asked), request).backend
+        finder = self._backend(backend)
+        blocks = [asked[start : start + QUERY_BLOCK] for start in range(0, max(len(asked), 1), QUERY_BLOCK)]
+        parts = [self._search_block(block, request, finder) for block in blocks]
+        return Neighbors(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Neighbors)))
+
+    def _search_block(self, asked: npt.NDArray[np.float64], request: Request, finder: Backend) -> Neighbors:
+        from retclip.shards.search.measure import Measure  # needs torch, which `db info` does without
+
+        scope, transform = self._scope_of(request.classes), self.transform(request.transform)
+        pairs = finder.candidates(asked, request, scope, transform)
+        return Measure(asked, scope, transform).neighbors(pairs, request)
+
+    def _keys_of_queries(self, queries: npt.NDArray[np.floating], request: Request) -> npt.NDArray[np.float64]:
+        dim = self._snapshot.dim
+        require(queries.ndim == 2 and queries.shape[1] == dim, "queries", f"(M, {dim})", queries.shape)
+        values = queries.astype(np.float64)
+        lengths = np.sqrt(np.add.reduce(values * values, axis=1))
+        bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+        require(
+            not len(bad), "queries", "finite numbers and lengths > 0", f"length {lengths[bad[:1]]} in row {bad[:1]}"
+        )
+        return self.transform(request.transform).keys(values / lengths[:, None])
+
+    def _scope_of(self, classes: tuple[int, ...]) -> Scope:
+        if self._scope is None or self._scope[0] != classes:
+            self._scope = (classes, Scope.of(self._snapshot, classes))
+        return self._scope[1]
+
+    def _backend(self, name: BackendName) -> Backend:
+        if name not in self._backends:
+            self._backends[name] = self._make(name)
+        return self._backends[name]
+
+    def _make(self, name: BackendName) -> Backend:
+        from retclip.shards.search import kernels, scan  # need torch, which `db info` does without
+
+        kernel = kernels.float16_kernel("cuda") if name == "cuda" else kernels.fastest_cpu_kernel()
+        return scan.Scan(kernel, self._cache_bytes)
+
+
+def machine() -> Machine:
+    """What this process can compute with."""
+    import torch  # `db info` does without
+
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+    return Machine(os.cpu_count() or 1, free)

@@ -1,0 +1,41 @@
+"""Every kernel keeps the error it promises."""
+
+import numpy as np
+import pytest
+
+from retclip.shards.search import kernels
+from retclip.shards.search.kernels import CPU_KERNELS, PAD, SHRINK, Kernel, fastest_cpu_kernel, float16_kernel
+
+EVERY = (*CPU_KERNELS, float16_kernel("cpu"))
+
+
+@pytest.mark.parametrize("kernel", EVERY, ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("dim", [2, 64, 768])
+def test_scores_stay_inside_the_bound(kernel, dim):
+    rng = np.random.default_rng(dim)
+    keys = rng.normal(size=(300, dim)) ** 3
+    keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+    keys[7] = 0.0
+    queries, query_loss = kernel.rounded(keys[:50] * SHRINK)
+    held, loss = kernel.rounded(keys)
+    scores = kernel.scores(queries, held).numpy()
+    assert scores.shape == (50, 320)
+    assert np.isneginf(scores[:, 300:]).all()
+    assert PAD == 64
+    assert np.abs(scores[:, :300] - SHRINK * keys[:50] @ keys.T).max() <= kernel.error(dim, query_loss, loss)
+
+
+def test_a_kernel_that_breaks_its_promise_is_not_chosen(monkeypatch):
+    honest = kernels.TORCH_FLOAT32
+    liar = Kernel("liar", honest.dtype, "cpu", lambda queries, keys: honest.product(queries, keys) + 0.5, 0.0)
+    monkeypatch.setattr(kernels, "CPU_KERNELS", (liar, honest))
+    fastest_cpu_kernel.cache_clear()
+    try:
+        assert fastest_cpu_kernel() is honest
+    finally:
+        fastest_cpu_kernel.cache_clear()
+
+
+def test_the_choice_is_made_once():
+    assert fastest_cpu_kernel() is fastest_cpu_kernel()
+    assert fastest_cpu_kernel() in CPU_KERNELS
