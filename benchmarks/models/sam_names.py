@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
-from torch import Tensor
-
+T = TypeVar("T")
 # Applied in order; read off the state dicts of segment-anything 1.0 and transformers 5.23.
 _RULES = [
     (r"^shared_image_embedding\.positional_embedding$", "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"),
@@ -35,7 +35,7 @@ _RULES = [
 _TWIN = "prompt_encoder.shared_embedding.positional_embedding"
 
 
-def released_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def released_names(tensors: Mapping[str, T]) -> dict[str, T]:
     """The state dict of a SamModel under the names of segment-anything."""
     renamed = {}
     for key, tensor in tensors.items():

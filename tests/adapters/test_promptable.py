@@ -108,6 +108,14 @@ def test_prompts_of_another_kind_are_refused(boxes: torch.Tensor) -> None:
         PromptedMasker(Echo(), 4).masks([noise((8, 8))], [boxes])
 
 
+def test_views_and_read_only_pictures_are_taken_and_left_as_they_are() -> None:
+    whole = noise((30, 20))
+    view = whole[::-2, ::-1]
+    whole.setflags(write=False)
+    assert torch.equal(SAM.pixels(view), SAM.pixels(view.copy()))
+    assert torch.equal(SAM.pixels(whole), SAM.pixels(noise((30, 20))))
+
+
 def test_pictures_and_boxes_must_be_as_many() -> None:
     with pytest.raises(ValueError, match="zip"):
         PromptedMasker(Echo(), 4).masks([noise((8, 8))], [])
