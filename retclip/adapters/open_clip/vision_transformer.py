@@ -1,8 +1,8 @@
 """CLIP's vision transformer at any size, with features that keep their place.
 
 Dense features are the values of the last block: norm, value projection, output projection, and nothing else of it. The
-attention that would mix the patches is left out (MaskCLIP, Zhou et al., ECCV 2022, section 3.1), and so are the block's
-residual and MLP: MaskCLIP's released ViT keeps both, ClearCLIP (Lan et al., ECCV 2024, section 3) traced the noise of
+attention that would mix the patches is left out (MaskCLIP, Zhou et al., ECCV 2022), and so are the block's
+residual and MLP: MaskCLIP's released ViT keeps both, ClearCLIP (Lan et al., ECCV 2024) traced the noise of
 dense CLIP features to exactly these two. The final norm and the projection into the text space follow as for the class
 token. Position tables are resized bicubically without antialiasing, as in DINO and the dense CLIPs built like it.
 """

@@ -1,4 +1,4 @@
-"""What recorded text vectors of CLIP say about matching labels by a cosine of 0.95 (RetCLIP, section 3.1)."""
+"""What recorded text vectors of CLIP say about matching labels by a cosine of 0.95."""
 
 import json
 
