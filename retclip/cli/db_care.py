@@ -67,8 +67,8 @@ def compact(name: NameArgument, json: JsonOption = False, quiet: QuietOption = F
                 why="No shard has more than 20 % dead rows, and there are not many small ones.",
                 fix="Old versions take space too; give it back with: retclip db gc " + name,
             )
-        result = transaction.commit(f"{count} worn shards rewritten")
-    done(Speech(json, quiet), result, f"rewrote {count} shards; old versions keep theirs until db gc", count)
+        result = transaction.commit(f"worn shards rewritten: {count}")
+    done(Speech(json, quiet), result, f"worn shards rewritten: {count}; old versions keep theirs until db gc", count)
 
 
 def gc(

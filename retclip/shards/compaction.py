@@ -45,4 +45,4 @@ def live_batches(snapshot: Snapshot, shard: int) -> Iterator[RowBatch]:
 
 def told(rewritten: int) -> str:
     """The end of a version's note about shards that its writer compacted; empty for none."""
-    return f", {rewritten} worn shards rewritten" if rewritten else ""
+    return f"; worn shards rewritten: {rewritten}" if rewritten else ""

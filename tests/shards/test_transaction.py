@@ -3,15 +3,11 @@
 import contextlib
 import multiprocessing
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from retclip.core.errors import DatabaseError
 from retclip.shards import Database, verify
@@ -269,93 +265,6 @@ def test_racing_processes_lose_nothing_and_readers_see_whole_versions(database):
     final = Database.open(database.path)
     assert final.version == 10
     assert set(final.live_labels([100, 101, 102, 103, 200, 201, 202, 203])) == {*range(100, 104), *range(200, 204)}
-
-
-class Model(RuleBasedStateMachine):
-    """The database against a dictionary: segment id -> label."""
-
-    def __init__(self):
-        super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.path = Path(self.folder.name) / "model.retdb"
-        self.model = {}
-        self.past = {}
-
-    labels = st.sampled_from(["cat", "dog", "tree"])
-    numbers = st.lists(st.integers(0, 15), max_size=6)
-
-    def write(self, change):
-        if not self.path.exists():
-            Database.create(self.path, self.make.space(), {})
-            self.past[1] = {}
-        with Database.open(self.path).write("step", "model", shard_rows=3) as transaction:
-            count = change(transaction)
-            version = transaction.commit().version
-        self.past[version] = dict(self.model)
-        return count
-
-    def identity(self, number):
-        return self.make.segment(number, "x").segment_id
-
-    @rule(numbers=numbers, label=labels)
-    def add(self, numbers, label):
-        segments = [self.make.segment(n, label) for n in numbers]
-        vectors = np.array([[1.0, n + 1, 0, 0, 0, 0, 0, 0] for n in numbers]).reshape(-1, 8)
-        fresh = {s.segment_id: label for s in segments if s.segment_id not in self.model}
-        self.model |= fresh
-        assert self.write(lambda t: t.add(segments, vectors)) == len(fresh)
-
-    @rule(numbers=numbers)
-    def delete(self, numbers):
-        ids = {self.identity(n) for n in numbers}
-        gone = ids & set(self.model)
-        self.model = {i: label for i, label in self.model.items() if i not in gone}
-        assert self.write(lambda t: t.delete(segment_ids=ids)) == len(gone)
-
-    @rule(label=labels)
-    def delete_class(self, label):
-        if label in self.model.values():
-            gone = sum(v == label for v in self.model.values())
-            self.model = {i: v for i, v in self.model.items() if v != label}
-            assert self.write(lambda t: t.delete(labels=[label])) == gone
-
-    @rule(numbers=numbers, label=labels)
-    def relabel(self, numbers, label):
-        moved = {i for i in map(self.identity, numbers) if i in self.model and self.model[i] != label}
-        self.model |= dict.fromkeys(moved, label)
-        assert self.write(lambda t: t.relabel_segments(map(self.identity, numbers), label)) == len(moved)
-
-    @rule(data=st.data())
-    def restore(self, data):
-        if self.past:
-            version = data.draw(st.sampled_from(sorted(self.past)))
-            self.model = dict(self.past[version])
-            restored = Database.open(self.path).restore(version)
-            self.past[restored.version] = dict(self.model)
-
-    @invariant()
-    def agrees(self):
-        if not self.path.exists():
-            return
-        database = Database.open(self.path)
-        assert {s.segment_id: s.label for _, _, s in database.iter_segments()} == self.model
-        assert {c.name: c.count for c in database.classes} == {
-            label: list(self.model.values()).count(label) for label in set(self.model.values())
-        }
-        found = database.search(np.ones((1, 8), np.float32), 16)
-        assert sorted(found.segment_id[0][found.row[0] >= 0].tolist()) == sorted(self.model)
-        report = verify(self.path, deep=True)
-        assert report.ok, report.problems
-
-    def teardown(self):
-        self.folder.cleanup()
-
-
-def test_model(make):
-    Model.make = make
-    case = Model.TestCase
-    case.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)
-    case().runTest()
 
 
 def test_versions_are_numbered_without_gaps(database):
