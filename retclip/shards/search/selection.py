@@ -17,7 +17,7 @@ _PEAKS_PER_HIT = 4  # with so many groups for each hit the floor is close to the
 
 @dataclass(frozen=True)
 class Wanted:
-    """How many hits: `k` a query, at most `cap` of one class (None = no limit); `window` is twice the error of a score."""
+    """How many hits: `k` a query, at most `cap` of a class (None = no limit); `window` is twice the error of a score."""
 
     k: int
     cap: int | None
@@ -39,7 +39,7 @@ def select(
         query, column (int64) and score (float32) of each entry within the window of what is known to be there.
     """
     size = _group_size(scores.shape[1], wanted.k)
-    grouped = scores.view(len(scores), -1, size)
+    grouped = scores.view(len(scores), scores.shape[1] // size, size)
     peaks = grouped.amax(dim=2)
     if wanted.cap is None:
         floors = torch.maximum(_kth(peaks, wanted.k), floor)[:, None].expand_as(peaks)
