@@ -1,0 +1,191 @@
+"""What was erased is in no file: not in rows, masks, pictures, spills or old versions, whatever happened before."""
+
+import hashlib
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from retclip.core.errors import DatabaseError
+from retclip.shards import Database, Ledger, verify
+from retclip.shards.erasure import Selection, erase
+from retclip.shards.manifest import versions
+
+
+def digest(number):
+    return hashlib.sha256(f"picture {number}".encode()).hexdigest()
+
+
+@pytest.fixture
+def album(make, tmp_path):
+    """Path, segments and vectors of a database with a past; its pictures hold three segments each."""
+    segments, vectors = make.rows(60)
+    segments = [replace(s, image_sha256=digest(n // 3), image_id=f"picture-{n // 3}") for n, s in enumerate(segments)]
+    path = tmp_path / "album.retdb"
+    make.build(path, segments, vectors, shard_rows=25)
+    database = Database.open(path)
+    database.store_thumbnails({s.segment_id: b"jpeg of %d " % n + bytes(50) for n, s in enumerate(segments)})
+    with database.write("change", "tests") as transaction:
+        transaction.delete(segment_ids=[segments[4].segment_id])
+        transaction.relabel_segments([segments[5].segment_id], "pier")
+        transaction.commit()
+    ledger = Ledger(path, "job")
+    ledger.put("one", segments[3:6], vectors[3:6], {"failures": []})
+    ledger.put("two", segments[6:9], vectors[6:9], {"failures": []})
+    return path, segments, vectors
+
+
+def traces(path, segment, vector):
+    """Files that hold an id, a digest, a vector or a thumbnail, found in the plainest way."""
+    unit = (vector / np.linalg.norm(vector.astype(np.float64))).astype(np.float16)
+    number = segment.segment_id
+    needles = [number.to_bytes(8, "little"), number.to_bytes(8, "big"), segment.image_sha256.encode(), unit.tobytes()]
+    return [p for p in path.rglob("*") if p.is_file() and any(n in p.read_bytes() for n in needles)]
+
+
+def test_an_image_is_gone_from_every_file_and_the_rest_is_as_it_was(album):
+    path, segments, vectors = album
+    assert len(traces(path, segments[5], vectors[5])) > 3
+    proof = erase(path, Selection("image_sha256", digest(1)), "tests")
+    for number in (3, 4, 5):
+        assert traces(path, segments[number], vectors[number]) == []
+        assert b"jpeg of %d " % number not in (path / "cache.lmdb" / "data.mdb").read_bytes()
+    assert (proof.segments, proof.images, proof.spills, proof.thumbnails, proof.shared) == (3, 1, 1, 3, 0)
+    assert proof.versions == (2, 3)
+    assert proof.strings >= 3 * 2 + 1 + 3
+    assert versions(path) == [1, 4]
+    database = Database.open(path)
+    assert {s.segment_id for _, _, s in database.iter_segments()} == {
+        s.segment_id for n, s in enumerate(segments) if n not in (3, 4, 5)
+    }
+    assert database.thumbnail(segments[9].segment_id) == b"jpeg of 9 " + bytes(50)
+    assert Ledger(path, "job").units() == ["two"]
+    assert verify(path, deep=True).ok
+    stored = {str(p.relative_to(path)) for p in (path / "shards").iterdir()}
+    assert stored == {f"shards/{entry.id}" for entry in database.manifest.shards}
+    with pytest.raises(DatabaseError, match="E317"):
+        erase(path, Selection("image_sha256", digest(1)), "tests")
+
+
+def test_versions_that_never_held_it_stay(album, make):
+    path = album[0]
+    late = replace(make.segment(900, "late"), image_sha256=digest(900), source="gamma")
+    with Database.open(path).write("add", "tests") as transaction:
+        transaction.add([late], np.full((1, 8), 0.3, np.float32))
+        transaction.commit()
+    assert erase(path, Selection("source", "gamma"), "tests").versions == (4,)
+    assert versions(path) == [1, 2, 3, 5]
+    assert traces(path, late, np.full(8, 0.3, np.float32)) == []
+    assert Database.open(path).content_hash() == Database.open(path, 3).content_hash()
+
+
+def test_a_source_is_erased_although_others_share_its_pictures(album):
+    """Pictures and vectors that other sources have too stay, and the proof says how many."""
+    path, segments, vectors = album
+    twin = replace(segments[4], source="twin", segment_id=12345678901234567)
+    with Database.open(path).write("add", "tests") as transaction:
+        transaction.add([twin], vectors[4:5])
+        transaction.commit()
+    proof = erase(path, Selection("source", "beta"), "tests")
+    assert proof.segments == 15
+    assert proof.shared == 16  # the pictures of all fifteen, and the vector of one
+    left = list(Database.open(path).iter_segments())
+    assert {s.source for _, _, s in left} == {"alpha", "twin"}
+    assert len(left) == 46
+
+
+def test_rows_that_only_old_versions_hold_are_erased(album):
+    path, segments, vectors = album
+    with Database.open(path).write("delete", "tests") as transaction:
+        transaction.delete(image_sha256=digest(2))
+        transaction.compact([entry.id for entry in Database.open(path).manifest.shards])
+        now = transaction.commit().version
+    proof = erase(path, Selection("image_sha256", digest(2)), "tests")
+    assert (proof.segments, proof.versions) == (3, (2, 3))
+    assert versions(path) == [1, now]
+    assert traces(path, segments[7], vectors[7]) == []
+
+
+def test_an_image_of_an_unfinished_build_alone_is_erased(album, make):
+    path, _, vectors = album
+    fresh = replace(make.segment(700, "new"), image_sha256=digest(700))
+    Ledger(path, "other").put("unit", [fresh], vectors[:1], {})
+    proof = erase(path, Selection("image_sha256", digest(700)), "tests")
+    assert (proof.segments, proof.spills, proof.versions) == (1, 1, ())
+    assert Ledger(path, "other").units() == []
+
+
+def test_readers_are_asked_to_leave_and_the_rest_is_done_later(album):
+    path = album[0]
+    reader = Database.open(path)
+    selection = Selection("image_sha256", digest(1))
+    with pytest.raises(DatabaseError, match=r"E304(.|\n)*being read"):
+        erase(path, selection, "tests")
+    assert reader.search(np.ones((1, 8), np.float32), 60).row.min() >= -1
+    del reader
+    erase(path, selection, "tests")
+    assert verify(path, deep=True).ok
+
+
+@pytest.mark.parametrize("step", ["forget_thumbnails", "_forget_spills", "_rewrite", "_remove_versions"])
+@pytest.mark.parametrize("before", [True, False])
+def test_an_interrupted_erasure_is_finished_by_the_next(album, monkeypatch, step, before):
+    from retclip.shards import erasure
+
+    path, segments, vectors = album
+    real = getattr(erasure, step)
+
+    def stop(*arguments):
+        if not before:
+            real(*arguments)
+        raise KeyboardInterrupt
+
+    selection = Selection("image_sha256", digest(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(erasure, step, stop)
+        with pytest.raises(KeyboardInterrupt):
+            erase(path, selection, "tests")
+    assert verify(path, deep=True).ok
+    finished = step == "_remove_versions" and not before
+    if finished:
+        with pytest.raises(DatabaseError, match="E317"):
+            erase(path, selection, "tests")
+    else:
+        erase(path, selection, "tests")
+    for number in (3, 4, 5):
+        assert traces(path, segments[number], vectors[number]) == []
+    assert verify(path, deep=True).ok
+
+
+def test_files_of_dead_writers_are_swept_however_young(album):
+    path, segments, _ = album
+    orphan = path / "shards" / ("e" * 32)
+    orphan.mkdir()
+    (orphan / "ids.u64").write_bytes(segments[5].segment_id.to_bytes(8, "little"))
+    erase(path, Selection("image_sha256", digest(1)), "tests")
+    assert not orphan.exists()
+
+
+def test_a_trace_that_is_left_is_named(album):
+    path, segments, _ = album
+    note = path / "jobs" / "job" / "note.txt"
+    note.write_bytes(b"0123" + segments[5].segment_id.to_bytes(8, "big") + b"89")
+    with pytest.raises(DatabaseError, match=r"E318(.|\n)*jobs/job/note.txt"):
+        erase(path, Selection("image_sha256", digest(1)), "tests")
+
+
+def test_a_damaged_manifest_stops_an_erasure_before_anything_is_done(album):
+    path = album[0]
+    (path / "manifests" / "000000000002.json").write_bytes(b"{")
+    with pytest.raises(DatabaseError, match="E316"):
+        erase(path, Selection("image_sha256", digest(1)), "tests")
+    assert Database.open(path).version == 3
+
+
+def test_a_damaged_cache_is_thrown_away(album):
+    path = album[0]
+    data = path / "cache.lmdb" / "data.mdb"
+    os.truncate(data, 5000)
+    erase(path, Selection("image_sha256", digest(1)), "tests")
+    assert Database.open(path).thumbnail(album[1][9].segment_id) is None
