@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,6 +75,7 @@ def info(name: NameArgument, json: JsonOption = False) -> None:
         ("key transform", facts["key_transform"]),
         ("sources", _counts(facts["sources"])),
         ("licences", _counts(facts["licenses"])),
+        ("networks", "\n".join(_network(model) for model in facts["models"]) or "not recorded"),
         ("thinnest classes", ", ".join(f"{item.name} {item.count}" for item in thin) or "-"),
         ("dead rows", f"{facts['dead_rows']:,}" + (f" (retclip db compact {name})" if facts["worn_shards"] else "")),
         ("interrupted builds", ", ".join(facts["unfinished"]) or "none"),
@@ -100,12 +102,19 @@ def _facts(database: Database) -> dict[str, Any]:
         "content_hash": database.content_hash(),
         "sources": dict(database.sources),
         "licenses": dict(database.licenses),
+        "models": [dict(model) for model in database.models],
         "preset": dict(database.preset),
         "dead_rows": sum(entry.rows for entry in database.manifest.shards) - len(database),
         "worn_shards": len(worn(database.snapshot, SHARD_ROWS)),
         "unfinished": jobs,
         "history": [asdict(entry) for entry in database.history()],
     }
+
+
+def _network(model: Mapping[str, str]) -> str:
+    """A network that took part; old manifests may leave keys out."""
+    known = {key: model.get(key) or "unknown" for key in ("role", "name", "license", "sha256")}
+    return f"{known['role']} {known['name']}, {known['license']}, sha256 {known['sha256'][:12]}"
 
 
 def _counts(values: dict[str, int]) -> str:

@@ -222,14 +222,14 @@ def test_names_with_markup_are_shown_as_they_are(home: Path, run: Run) -> None:
     assert run("db", "info", "pets").code == 0
 
 
-def test_doctor_judges_what_it_was_asked(home: Path, workshop: Path, run: Run, preset: Path, tmp_path: Path) -> None:
-    fine = run("doctor", "--db", "pets", "--models", preset, "--json")
-    assert fine.code == 0
-    assert {finding["state"] for finding in fine.json} <= {"ok", "warn"}
-    assert any("pets" in finding["what"] and "12 segments" in finding["what"] for finding in fine.json)
-    assert run("doctor", "--db", "cats", "--json").code == 5
-    (tmp_path / "lonely.toml").write_text(preset.read_text())
-    lonely = run("doctor", "--models", tmp_path / "lonely.toml", "--json")
-    assert lonely.code == 4
-    assert any(finding["state"] == "FAIL" and "RETCLIP_MODELS_DIR" in finding["fix"] for finding in lonely.json)
-    assert "pets" in run("doctor").out
+def test_info_shows_the_networks_that_made_a_database(home: Path, run: Run) -> None:
+    record = {"role": "masker", "name": "facebook/sam-vit-base", "license": "Apache-2.0", "sha256": "ab" * 32}
+    database = Database.open(home / "db" / "pets.retdb")
+    with database.write("test", "test") as transaction:
+        transaction.record_models([record, {"role": "detector"}])
+        transaction.delete(labels=["red"])
+        transaction.commit()
+    assert record in run("db", "info", "pets", "--json").json["models"]
+    text = run("db", "info", "pets").out
+    assert "masker facebook/sam-vit-base, Apache-2.0, sha256 abababababab" in text
+    assert "detector unknown" in text
