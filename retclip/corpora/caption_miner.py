@@ -21,7 +21,7 @@ _PLACES = frozenset(
     {"on", "in", "at", "with", "near", "next", "beside", "behind", "under", "above", "over", "by", "from", "while"}
 )
 _CONTRASTS = _PLACES | SENTENCE_ENDS | {"but", "and", "except"}
-_NEGATION_REACH = 3
+_NEGATION_REACH = 4
 _DEPICTIONS = frozenset(
     {"painting", "drawing", "sketch", "illustration", "cartoon", "mural", "caricature", "engraving"}
     | {"sculpture", "statue", "figurine", "carving"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ import pytest
 from retclip.core.errors import InputError
 from retclip.core.vocabulary import Category, Vocabulary
 from retclip.corpora import describe
+from retclip.corpora.coco_instances import CocoInstances
 from retclip.corpora.mined import MinedCorpus
 from retclip.ports.corpora import CorpusClass, CorpusImage, ImageLabel, Region
+from retclip.vocabularies import load_vocabulary
 
 CAT = ImageLabel("/m/01", "human", 1.0, True)
 NO_DOG = ImageLabel("/m/02", "human", 1.0, False)
@@ -83,3 +86,25 @@ def test_captions_that_match_nothing_are_an_error() -> None:
 def test_shared_names_are_warned_about() -> None:
     shared = Vocabulary("v", (Category(0, ("dog", "pet")), Category(1, ("cat", "pet"))))
     assert MinedCorpus(CaptionedCorpus(), shared).warnings()[1].startswith("'pet' is a name of dog, cat")
+
+
+@pytest.mark.photos
+def test_real_captions_agree_with_real_annotations(test_data: Path) -> None:
+    corpus = CocoInstances(test_data / "tiny_coco" / "tiny_coco", "train")
+    names = {known.raw for known in corpus.classes}
+    things = Vocabulary("coco80", tuple(c for c in load_vocabulary("@coco133") if c.name in names))
+    captions = [replace(image, labels=()) for image in corpus.images()]
+    corpus_of_captions = CaptionedCorpus()
+    corpus_of_captions.classes = corpus.classes
+    corpus_of_captions.images = lambda: iter(captions)  # type: ignore[method-assign]
+    truth = {image.image_id: {label.name for label in image.labels} for image in corpus.images()}
+    right = mined = sure = surely_right = 0
+    for image in MinedCorpus(corpus_of_captions, things).images():
+        found = {label.name: label.confidence for label in image.labels}
+        right, mined = right + len(found.keys() & truth[image.image_id]), mined + len(found)
+        agreed = {name for name, confidence in found.items() if confidence > 0.5}
+        sure, surely_right = sure + len(agreed), surely_right + len(agreed & truth[image.image_id])
+    annotated = sum(map(len, truth.values()))
+    assert right / mined > 0.85
+    assert right / annotated > 0.4
+    assert surely_right / sure > 0.95
