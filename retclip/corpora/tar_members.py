@@ -7,11 +7,12 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 MAX_MEMBER_BYTES = 64 << 20
 # Names and attributes that do not fit into a header are read whole by tarfile, whatever size they claim.
 _MAX_EXTENSION_BYTES = 1 << 20
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 # Types of headers as bytes: pax, Solaris, and GNU's long names.
 _EXTENSIONS = frozenset({b"x", b"g", b"X", b"L", b"K"})
 # RecursionError: tarfile follows chains of extensions by recursion.
@@ -39,8 +40,8 @@ class RefusedMember(NamedTuple):
 def read_members(path: Path, endings: tuple[str, ...]) -> Iterator[Member | RefusedMember]:
     """Regular files of a tar archive (plain, gzip, bzip2 or xz) in the order they stand.
 
-    One member is in memory. Refused are links, devices, names that are absolute or hold `..`, and members above
-    `MAX_MEMBER_BYTES`; folders are passed over.
+    One member is in memory; of archives that are not compressed only the wanted ones are read at all. Refused are
+    links, devices, names that are absolute or hold `..`, and members above `MAX_MEMBER_BYTES`; folders are passed over.
 
     Args:
         path: the archive.
@@ -50,7 +51,7 @@ def read_members(path: Path, endings: tuple[str, ...]) -> Iterator[Member | Refu
         BrokenArchive: at the place where it cannot be read on.
     """
     try:
-        with tarfile.open(path, mode="r|*", tarinfo=_CheckedHeader) as archive:
+        with tarfile.open(path, mode=_mode(path), tarinfo=_CheckedHeader) as archive:
             while (info := archive.next()) is not None:
                 # Else every header of the archive stays in memory.
                 archive.members.clear()  # type: ignore[attr-defined]
@@ -65,6 +66,11 @@ def read_members(path: Path, endings: tuple[str, ...]) -> Iterator[Member | Refu
                 yield Member(info.name, data)
     except _DAMAGE as error:
         raise BrokenArchive(str(error) or type(error).__name__) from error
+
+
+def _mode(path: Path) -> Literal["r|*", "r:"]:
+    with path.open("rb") as file:
+        return "r|*" if file.read(6).startswith(_COMPRESSED) else "r:"
 
 
 class _CheckedHeader(tarfile.TarInfo):

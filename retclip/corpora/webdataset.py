@@ -70,9 +70,10 @@ class WebdatasetCorpus:
 
     @cached_property
     def classes(self) -> tuple[CorpusClass, ...]:
-        """The given names, or else every label of the archives in alphabetical order, which costs one reading of them.
+        """The given names, or else every label of the archives in alphabetical order; all count as things.
 
-        Archives do not tell things from stuff, all count as things.
+        Without given names this costs one reading of the archives, of headers and labels alone where they are not
+        compressed.
         """
         names = self._class_names or sorted(set(self._survey()))
         return tuple(CorpusClass(name, name, (), True) for name in dict.fromkeys(names))
