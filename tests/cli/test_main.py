@@ -86,14 +86,14 @@ def test_wrong_usage_leaves_with_two(words: list[str], home: Path, run: Any) -> 
 
 
 CASES: list[tuple[list[str], int, str]] = [
-    (["index", "build", "--source", "openimages"], 3, "E115"),
+    (["index", "build", "--source", "cityscapes"], 3, "E115"),
     (["index", "build", "--source", "openimage"], 3, "E115"),
     (["index", "build", "--source", "folder"], 3, "E118"),
     (["index", "build", "--source", "folder", "--root", "nowhere"], 3, "E118"),
     (["index", "add-classes", "--db", "pets"], 3, "E120"),
     (["index", "add-classes", "--db", "pets", "--images", "a", "--fallback", "b"], 3, "E120"),
     (["index", "add-classes", "--db", "cats", "--images", "a"], 5, "E306"),
-    (["index", "add-classes", "--db", "pets", "--classes", "x", "--fallback", "openimages"], 3, "E115"),
+    (["index", "add-classes", "--db", "pets", "--classes", "x", "--fallback", "cityscapes"], 3, "E115"),
     (["index", "add-classes", "--db", "pets@1", "--images", "."], 3, "E120"),
     (["db", "info", "a b"], 5, "E306"),
     (["segment", "none.jpg", "--db", "pets"], 3, "E101"),
@@ -131,7 +131,7 @@ def test_errors_are_three_lines_or_json_and_never_on_stdout(
 
 
 def test_missing_sources_say_what_to_do_instead(home: Path, run: Any) -> None:
-    assert "table" in run("index", "build", "--source", "openimages").err
+    assert "table" in run("index", "build", "--source", "cityscapes").err
     assert "did you mean 'openimages'" in run("index", "build", "--source", "openimage").err
     segment = run("segment", __file__, "--db", "ade20k")
     assert segment.code == 5
@@ -183,7 +183,7 @@ def test_every_error_class_reaches_its_exit_code(monkeypatch: pytest.MonkeyPatch
 
 
 def test_as_a_program_it_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["retclip", "index", "build", "--source", "openimages"])
+    monkeypatch.setattr(sys, "argv", ["retclip", "index", "build", "--source", "cityscapes"])
     with pytest.raises(SystemExit) as caught:
         entry.main()
     assert caught.value.code == InputError.exit_code
