@@ -134,9 +134,10 @@ def load_model(preset: Preset, found: Found, device: str) -> object:
 
 def make_models(preset: Preset, proposer: MaskProposer | None, device: str) -> Models:
     """The networks of a preset; `proposer` takes the place of the preset's own."""
+    found = obtain_models(preset, segmenting_roles(preset) if proposer is None else ["encoder"])
+    # What is missing is told above, before anything imports torch.
     from retclip.query.pipeline import Models
 
-    found = obtain_models(preset, segmenting_roles(preset) if proposer is None else ["encoder"])
     chosen = choose_device(device)
     if proposer is None and preset.proposals.kind == "fcclip":
         from retclip.segmenters.fcclip.proposer import FCCLIPProposer
@@ -193,11 +194,11 @@ class IndexModels:
 
 def make_index_models(preset: Preset, corpus: Corpus, regions: RegionKinds, device: str) -> IndexModels:
     """The networks of a build; a masker also turns annotated boxes into masks (a folder's boxes are whole photos)."""
-    from retclip.indexer.regions import AnnotatedRegions, FoundRegions, MaskedBoxes
-
     masked = regions == "boxes" and preset.masker.library != "none" and corpus.name != "folder"
     roles: dict[str, list[Role]] = {"found": ["encoder", "detector", "masker"], "boxes": ["encoder", "masker"]}
     found = obtain_models(preset, roles[regions] if masked or regions == "found" else ["encoder"])
+    from retclip.indexer.regions import AnnotatedRegions, FoundRegions, MaskedBoxes
+
     chosen = choose_device(device)
     encoder = _load_encoder(preset, found["encoder"], chosen)
     source: RegionSource = AnnotatedRegions(corpus, "masks" if regions == "masks" else "boxes")
@@ -208,6 +209,18 @@ def make_index_models(preset: Preset, corpus: Corpus, regions: RegionKinds, devi
         masker = _load_masker(preset, found["masker"], chosen)
         source = FoundRegions(detector, masker, preset.index.box_threshold)
     return IndexModels(encoder, source, tuple(model_records(found)))
+
+
+def count_detector_prompts(preset: Preset, vocabulary: Vocabulary) -> int | None:
+    """Prompts in which the preset's detector reads a class list; None without a detector on this machine."""
+    from retclip.adapters.model_files import find_model
+    from retclip.presets.model_cards import needed_model
+
+    if preset.detector.library == "none" or (found := find_model(needed_model("detector", preset.detector))) is None:
+        return None
+    from retclip.adapters.grounding_dino import count_prompts
+
+    return count_prompts(vocabulary.names, preset.detector, found.path)
 
 
 class LabelMatcher:
@@ -234,6 +247,12 @@ class LabelMatcher:
         return make_text_tower(self._preset, self._device)
 
 
+def _given_masks(folder: Path) -> MaskProposer:
+    from retclip.query.given_masks import GivenMasks
+
+    return GivenMasks(folder)
+
+
 def make_segmenter(
     database: Database | LayeredIndex,
     vocabulary: Vocabulary | None,
@@ -247,11 +266,10 @@ def make_segmenter(
         vocabulary: None asks for every stored class.
         masks: folder of given proposals, in place of the preset's own.
     """
-    from retclip.query.given_masks import GivenMasks
+    models = make_models(preset, None if masks is None else _given_masks(masks), device)
     from retclip.query.matching import vocabulary_of
     from retclip.query.pipeline import RetrievalSegmenter
 
-    models = make_models(preset, None if masks is None else GivenMasks(masks), device)
     if vocabulary is None:
         if not database.classes:
             raise EmptyDatabase(database.name, database.version)

@@ -119,6 +119,11 @@ def test_captions_become_a_database_and_the_database_labels_photos(
     again = run(capsys, "index", "build", *words, "--db", "captions", "--preset", preset)
     assert (again["added"], again["content_hash"]) == (0, built["content_hash"])
 
+    gaps = run(capsys, "classes", "check", f"{CLASSES},zebra", "--db", "captions")
+    assert gaps["classes"][-1]["state"] == "missing"
+    assert gaps["classes"][-1]["nearest"] is not None, "the tiny CLIP reads names"
+    assert gaps["prompts"] == 1
+
     photo = sorted((captioned / "val2017").glob("*.jpg"))[0]
     found = run(capsys, "segment", photo, "--db", "captions", "--classes", CLASSES, "--out", tmp_path / "out")
     (image,) = found["images"]

@@ -33,7 +33,7 @@ def check(
     quiet: QuietOption = False,
 ) -> None:
     """Tell before a run which classes are missing, thin, ambiguous or collide, and what they cost a detector."""
-    from retclip.assembly import LabelMatcher, choose_preset, count_prompts
+    from retclip.assembly import choose_preset, count_detector_prompts, make_text_tower
     from retclip.query.gaps import vocabulary_gaps
     from retclip.query.matching import match_labels
     from retclip.shards import open_database
@@ -43,10 +43,10 @@ def check(
     database = open_database(db)
     vocabulary = load_vocabulary(classes)
     settings = choose_preset(preset, database)
-    matcher = LabelMatcher(settings, device)
-    labels = match_labels(vocabulary, database.classes) if names_only else matcher.match(vocabulary, database.classes)
-    report = vocabulary_gaps(vocabulary, database.classes, labels, few)
-    prompts = count_prompts(settings, vocabulary)
+    text = None if names_only else make_text_tower(settings, device)
+    labels = match_labels(vocabulary, database.classes, text, settings.retrieval.label_match)
+    report = vocabulary_gaps(vocabulary, database.classes, labels, few, text)
+    prompts = count_detector_prompts(settings, vocabulary)
     document = {"database": database.name, "version": database.version, **report.to_json(), "prompts": prompts}
     speech.data(document, _table(report))
     for note in _notes(report, prompts, database.name, classes):

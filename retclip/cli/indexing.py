@@ -52,7 +52,9 @@ class RunControl:
     restart: bool = False
 
 
-def open_labelled(source: str, place: tuple[Path | None, str | None], labels: str, classes: Vocabulary | None) -> Corpus:
+def open_labelled(
+    source: str, place: tuple[Path | None, str | None], labels: str, classes: Vocabulary | None
+) -> Corpus:
     """A corpus with the labels that are asked for.
 
     Args:
@@ -128,12 +130,14 @@ def refuse_unknown_classes(corpus: Corpus, vocabulary: Vocabulary | None) -> Non
 def run_index(target: Database | Path, task: IndexTask, preset: Preset, control: RunControl, speech: Speech) -> None:
     """Build into an existing database, or make one at a path; the weights are loaded before anything is written."""
     from retclip.assembly import make_index_models
-    from retclip.indexer.build import build
-    from retclip.indexer.plan import BuildRequest
     from retclip.presets import preset_to_mapping
     from retclip.shards import Database
 
     models = make_index_models(preset, task.corpus, task.regions, control.device)
+    # What is missing is told above, before anything imports torch.
+    from retclip.indexer.build import build
+    from retclip.indexer.plan import BuildRequest
+
     if isinstance(target, Path):
         space, settings = models.encoder.space, preset_to_mapping(preset)
         target = Database.create(target, space, settings, preset.index.key_transform)

@@ -10,6 +10,7 @@ import typer
 from retclip import __version__
 from retclip.cli import (
     classes,
+    corpora,
     db,
     db_care,
     db_edit,
@@ -46,6 +47,7 @@ app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("tune", epilog=tune.EPILOG)(tune.tune)
 app.command("prepare", epilog=prepare.EPILOG)(prepare.prepare)
 app.add_typer(classes.app, name="classes")
+app.add_typer(corpora.app, name="corpora")
 app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)

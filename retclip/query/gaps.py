@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
 from retclip.core.vocabulary import Category, Vocabulary, normalise_name
+from retclip.ports.encoders import TextEncoder
 from retclip.query.matching import LabelMap
 
 _PHRASE_ENDS = ".?"
@@ -74,27 +75,39 @@ class GapReport:
         return asdict(self)
 
 
-def vocabulary_gaps(vocabulary: Vocabulary, stored: Sequence[CountedClass], labels: LabelMap, few: int) -> GapReport:
+def vocabulary_gaps(
+    vocabulary: Vocabulary, stored: Sequence[CountedClass], labels: LabelMap, few: int, text: TextEncoder | None = None
+) -> GapReport:
     """Hold a class list against a database.
 
     Args:
         stored: classes of the database.
         labels: how `match_labels` mapped them.
         few: a class with fewer exemplars is thin.
+        text: names the stored label that is nearest to each missing class.
     """
     counts = {item.name: item.count for item in stored}
+    nearest = _nearest_labels([m.requested for m in labels.matches if m.method == "none"], stored, text)
     classes = []
     for match in labels.matches:
         exemplars = sum(counts[label] for label in match.stored)
         state: Literal["stored", "few", "missing"] = (
             "missing" if exemplars == 0 else "few" if exemplars < few else "stored"
         )
-        nearest = labels.nearest.get(match.requested) if state == "missing" else None
-        classes.append(
-            ClassGap(match.requested, state, exemplars, match.stored, match.method, match.similarity, nearest)
-        )
+        entry = (match.requested, state, exemplars, match.stored, match.method, match.similarity)
+        classes.append(ClassGap(*entry, nearest.get(match.requested)))
     punctuated = tuple(name for name in vocabulary.names if any(mark in name for mark in _PHRASE_ENDS))
     return GapReport(tuple(classes), labels.ambiguous, vocabulary.shared_names(), punctuated)
+
+
+def _nearest_labels(
+    names: Sequence[str], stored: Sequence[CountedClass], text: TextEncoder | None
+) -> dict[str, tuple[str, float]]:
+    if text is None or not names or not stored:
+        return {}
+    best = (text.encode_names(names) @ text.encode_names([item.name for item in stored]).T).max(dim=1)
+    labels = [stored[index].name for index in best.indices.tolist()]
+    return dict(zip(names, zip(labels, best.values.tolist(), strict=True), strict=True))
 
 
 def missing_classes(vocabulary: Vocabulary, labels: LabelMap) -> Vocabulary | None:

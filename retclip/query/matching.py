@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from retclip.core.results import LabelMatch
@@ -21,14 +21,11 @@ class LabelMap:
         column: stored class id -> column of the vocabulary; only matched classes are listed.
         matches: one per category, in column order.
         ambiguous: (stored label, candidate categories), where names alone did not decide; the first candidate is used.
-        nearest: first name of a category -> stored label of the nearest class text and its cosine, for those that were
-            compared by text and not matched.
     """
 
     column: dict[int, int]
     matches: tuple[LabelMatch, ...]
     ambiguous: tuple[tuple[str, tuple[str, ...]], ...]
-    nearest: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
 
 def match_labels(
@@ -56,13 +53,11 @@ def match_labels(
             ambiguous.append((item.name, tuple(vocabulary[column].name for _, column in ranked)))
         same = normalise_name(item.name) == normalise_name(vocabulary[best].name)
         found[item.id] = (best, "name" if same else "synonym", 1.0)
-    nearest: dict[str, tuple[str, float]] = {}
     left = [item for item in stored if item.id not in found]
     if text is not None and left:
-        by_text, nearest = _match_by_text(vocabulary, left, text, threshold)
-        found.update(by_text)
+        found.update(_match_by_text(vocabulary, left, text, threshold))
     columns = {key: value[0] for key, value in found.items()}
-    return LabelMap(columns, _matches(vocabulary, stored, found), tuple(ambiguous), nearest)
+    return LabelMap(columns, _matches(vocabulary, stored, found), tuple(ambiguous))
 
 
 def _rank(names: set[str], owners: dict[str, list[int]], vocabulary: Vocabulary) -> list[tuple[tuple[int, int], int]]:
@@ -79,23 +74,16 @@ def _rank(names: set[str], owners: dict[str, list[int]], vocabulary: Vocabulary)
 
 def _match_by_text(
     vocabulary: Vocabulary, stored: Sequence[StoredClass], text: TextEncoder, threshold: float
-) -> tuple[dict[int, tuple[int, Literal["text"], float]], dict[str, tuple[str, float]]]:
-    """Stored classes whose text is nearer than the threshold to a category, and the nearest one of every category."""
+) -> dict[int, tuple[int, Literal["text"], float]]:
     owners = [column for column, category in enumerate(vocabulary) for _ in category.names]
     asked = text.encode_names([name for category in vocabulary for name in category.names])
     cosine = text.encode_names([item.name for item in stored]) @ asked.T
     best, index = cosine.max(dim=1)
-    matched: dict[int, tuple[int, Literal["text"], float]] = {
+    return {
         item.id: (owners[int(where)], "text", float(value))
         for item, value, where in zip(stored, best, index, strict=True)
         if float(value) > threshold
     }
-    nearest: dict[str, tuple[str, float]] = {}
-    for column, value, where in zip(owners, *(part.tolist() for part in cosine.max(dim=0)), strict=True):
-        name = vocabulary[column].name
-        if value > nearest.get(name, ("", -2.0))[1]:
-            nearest[name] = (stored[where].name, value)
-    return matched, nearest
 
 
 def _matches(

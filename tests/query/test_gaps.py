@@ -35,7 +35,7 @@ def test_a_missing_class_names_its_nearest_label_only_where_texts_can_be_compare
     texts = ColourTexts(ColourEncoder())
     vocabulary = asked(("navy",), ("lemon", "yellow"))
     labels = match_labels(vocabulary, STORED, texts)
-    report = vocabulary_gaps(vocabulary, STORED, labels, few=1)
+    report = vocabulary_gaps(vocabulary, STORED, labels, 1, texts)
     navy, lemon = report.classes
     assert (navy.state, navy.method, navy.nearest) == ("stored", "text", None)
     assert lemon.state == "missing"

@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from retclip.adapters.grounding_dino.detector import GroundingDino
-from retclip.adapters.grounding_dino.network import PromptedNetwork
+from retclip.adapters.grounding_dino.network import PromptedNetwork, token_spans
 from retclip.adapters.grounding_dino.original_checkpoint import ORIGINAL_MODELS, original_config, renamed_tensors
+from retclip.adapters.grounding_dino.prompts import compose_prompts
 from retclip.adapters.transformers_network import load_network, read_json
 from retclip.core.errors import ModelError
 from retclip.core.weights import first_line, read_weights, tensors_sha256
@@ -91,10 +92,7 @@ def _from_original(settings: DetectorSettings, path: Path, device: torch.device)
             fix="Set detector.model to one of them, or detector.weights to a folder with config.json.",
         )
     config = original_config(model)
-    beside = path.parent / "bert-base-uncased"
-    folder = beside if beside.is_dir() else path.parent
-    _require_files(folder, (_TOKENIZER_FILES,), f"{path.name} (the tokenizer of bert-base-uncased)")
-    tokenizer = _read_tokenizer(folder, config)
+    tokenizer = _read_tokenizer(_tokenizer_beside(path), config)
     tensors = read_weights(path)
     network = load_network(GroundingDinoForObjectDetection, config, renamed_tensors(tensors), path, settings.model)
     prompted = PromptedNetwork(network, GroundingDinoImageProcessor(), tokenizer, device)
@@ -146,12 +144,35 @@ def _damaged(folder: Path, what: str, error: Exception) -> ModelError:
     )
 
 
-def _read_tokenizer(folder: Path, config: Any) -> BertTokenizer:
+def count_prompts(phrases: Sequence[str], settings: DetectorSettings, weights: Path) -> int:
+    """How many prompts ask for all phrases once; of the detector's files only the tokenizer is read.
+
+    Raises:
+        ModelError: E202 for a missing or damaged tokenizer.
+    """
+    folder = weights if weights.is_dir() else _tokenizer_beside(weights)
+    tokenizer = _open_tokenizer(folder)
+    return len(compose_prompts(phrases, lambda texts: token_spans(tokenizer, texts), settings.chunk_tokens))
+
+
+def _tokenizer_beside(checkpoint: Path) -> Path:
+    """The folder with the tokenizer of an original checkpoint."""
+    own = checkpoint.parent / "bert-base-uncased"
+    folder = own if own.is_dir() else checkpoint.parent
+    _require_files(folder, (_TOKENIZER_FILES,), f"{checkpoint.name} (the tokenizer of bert-base-uncased)")
+    return folder
+
+
+def _open_tokenizer(folder: Path) -> BertTokenizer:
     try:
-        tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
+        return BertTokenizer.from_pretrained(folder, local_files_only=True)
     # The tokenizer's parser raises plain Exception for files that it cannot make sense of.
     except Exception as error:
         raise _damaged(folder, "tokenizer", error) from error
+
+
+def _read_tokenizer(folder: Path, config: Any) -> BertTokenizer:
+    tokenizer = _open_tokenizer(folder)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in _SEPARATORS}
     largest = max(tokenizer.get_vocab().values())
     if ids != _SEPARATORS or largest >= config.text_config.vocab_size:

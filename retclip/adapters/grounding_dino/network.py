@@ -87,9 +87,7 @@ class PromptedNetwork:
 
     def token_spans(self, texts: list[str]) -> list[list[Span]]:
         """Per text the characters (start, end) of every token, (0, 0) for special tokens."""
-        encoded = self._tokenizer(texts, return_offsets_mapping=True, verbose=False)
-        spans: list[list[Span]] = encoded["offset_mapping"]
-        return spans
+        return token_spans(self._tokenizer, texts)
 
     @torch.inference_mode()
     def look(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> Views:
@@ -129,6 +127,12 @@ class PromptedNetwork:
                 fix="Copy or download the weights again.",
             )
         return Answers(output.logits, output.pred_boxes)
+
+
+def token_spans(tokenizer: Any, texts: list[str]) -> list[list[Span]]:
+    """Per text the characters (start, end) of every token, (0, 0) for special tokens."""
+    spans: list[list[Span]] = tokenizer(texts, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    return spans
 
 
 def _with_margin(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from retclip.adapters.grounding_dino import load_grounding_dino
+from retclip.adapters.grounding_dino import count_prompts, load_grounding_dino
 from retclip.core.errors import ModelError
 from retclip.core.weights import read_weights
 from retclip.presets.networks import DetectorSettings
@@ -163,3 +163,15 @@ def test_half_precision_is_read_as_float32(folder: Path, whole: Path):
 
 def test_no_kernels_are_fetched():
     assert os.environ["USE_HUB_KERNELS"] == "0"
+
+
+def test_prompts_are_counted_with_the_tokenizer_alone(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    names = [f"thing {number}" for number in range(200)]
+    counts = [count_prompts(names[:most], SETTINGS, folder) for most in (0, 1, 200)]
+    assert counts[:2] == [0, 1]
+    assert counts[2] >= 200 * len("thing 0".split()) / SETTINGS.chunk_tokens
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(ModelError) as caught:
+        count_prompts(names, SETTINGS, folder)
+    assert caught.value.code == "E202"

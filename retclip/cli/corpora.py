@@ -1,0 +1,67 @@
+"""`retclip corpora`: what can be read, and fetching the part of a corpus that some classes need."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retclip.cli.console import Speech, make_table
+from retclip.cli.indexing import MaxFailures
+from retclip.cli.options import JsonOption, QuietOption, parse_share
+from retclip.core.errors import FailuresError
+
+app = typer.Typer(no_args_is_help=True, help="Collections of labelled pictures.")
+
+
+class Fetchable(StrEnum):
+    """Corpora of which a part can be fetched."""
+
+    OPENIMAGES = "openimages"
+
+
+@app.command(
+    epilog='Example: retclip corpora fetch openimages --root /data/openimages --classes "Kite,Canoe" --per-class 200'
+)
+def fetch(
+    corpus: Annotated[Fetchable, typer.Argument(help="The corpus.")],
+    root: Annotated[Path, typer.Option(help="Folder with its label and class tables; photos go into it.")],
+    classes: Annotated[str, typer.Option(help="Class list: a file, @ade150, or names separated by commas.")],
+    per_class: Annotated[int, typer.Option(min=1, help="Photos of a class, at most.")] = 200,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Photos asked for at a time.")] = 8,
+    mirror: Annotated[
+        str | None, typer.Option(help="Another host: photos at URL/<split>/<id>.jpg; default: the data set's own.")
+    ] = None,
+    max_failures: MaxFailures = "1%",
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fetch only photos that people verified to show the asked classes; interrupted, it goes on where it stopped."""
+    from retclip.corpora.openimages_fetch import BASE_URL, FetchRequest, fetch_images
+    from retclip.vocabularies import load_vocabulary
+
+    speech = Speech(json, quiet)
+    allowed = parse_share(max_failures)
+    names = load_vocabulary(classes).names
+    request = FetchRequest(root, names, per_class, split, workers, base_url=mirror or BASE_URL)
+    with speech.progress("fetch", "photos") as line:
+        report = fetch_images(request, line.update)
+    rows = [(name, count) for name, count in report.photos_by_class.items()]
+    speech.data(
+        {"corpus": corpus.value, **asdict(report), "image_ids": str(report.image_ids)},
+        make_table(("class", "photos "), rows),
+    )
+    speech.note(f"{report.fetched} photos fetched, {report.present} were there, {len(report.failed)} failed")
+    wanted = report.fetched + report.present + len(report.failed)
+    if len(report.failed) > (allowed if allowed >= 1 else allowed * wanted):
+        first = next(iter(report.failed.items()))
+        raise FailuresError(
+            "E601",
+            f"{len(report.failed)} of {wanted} photos could not be fetched.",
+            why=f"{first[0]}: {first[1]}",
+            fix="Run the same command again: it asks for the missing ones alone.",
+        )
