@@ -208,11 +208,9 @@ class Database:
         """How `search` would answer so many queries: by which backend, why, and how many rows it scans."""
         return self._searcher.plan(queries, self._request(k, classes, per_class_k, transform))
 
-    def _request(
-        self, k: int, classes: Sequence[int] | None, per_class_k: int | None, transform: str | None
-    ) -> Request:
+    def _request(self, k: int, classes: Sequence[int] | None, cap: int | None, transform: str | None) -> Request:
         asked = sorted(self.manifest.counts) if classes is None else sorted({self._class_id(c) for c in classes})
-        return Request(k, tuple(asked), per_class_k, transform or self.transform)
+        return Request(k, tuple(asked), cap, transform or self.transform)
 
     def _class_id(self, class_id: int) -> int:
         if not self.manifest.classes.is_live(int(class_id)):

@@ -7,8 +7,9 @@ from typing import Literal
 
 BackendName = Literal["cpu", "cuda", "faiss-gpu", "ivf"]
 
+MINIMUM_RECALL = 0.98  # an index that finds less on a sample is not used
 _GPU_WORK = 1 << 30  # multiplications below which carrying keys to a GPU costs more than the processor needs
-_GPU_SHARE = 0.5  # of the memory that is free: encoders live on the same device
+GPU_SHARE = 0.5  # of its memory, for keys: encoders live on the same device
 _IVF_WORK = 10**8  # rows x queries per core that a processor scans in about half a second; above it an index may pay
 
 
@@ -33,11 +34,17 @@ class Work:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to compute with: processor cores, and free bytes of the GPU that torch, or only faiss, can use."""
+    """What there is to compute with.
+
+    Attributes:
+        cores: threads that torch uses.
+        cuda_bytes: memory of the GPU that torch can use, 0 = none.
+        faiss_gpus: GPUs that faiss can use; they read keys from the machine's memory, block by block.
+    """
 
     cores: int
-    cuda_free: int = 0
-    faiss_gpu_free: int = 0
+    cuda_bytes: int = 0
+    faiss_gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,21 +66,21 @@ class Plan:
     recall: float | None = None
 
 
-MINIMUM_RECALL = 0.98
-
-
 def choose(work: Work, machine: Machine) -> Plan:
     """The backend for some work on a machine."""
     share = f"{work.rows:,} of {work.total:,} rows"
     keys = work.rows * work.width * 2
     if work.rows * work.queries * work.width >= _GPU_WORK:
-        if keys <= machine.cuda_free * _GPU_SHARE:
-            return Plan("cuda", f"{share} fit on the GPU", work.rows)
-        if keys * 2 <= machine.faiss_gpu_free * _GPU_SHARE:
-            return Plan("faiss-gpu", f"{share} fit on the GPU, which faiss can use and torch cannot", work.rows)
-    if not work.indexed or work.rows * work.queries <= _IVF_WORK * machine.cores:
-        return Plan("cpu", f"{share}: an exact scan of their class ranges is quick enough or has no rival", work.rows)
+        if keys <= machine.cuda_bytes * GPU_SHARE:
+            return Plan("cuda", f"{share}: their keys fit on the GPU", work.rows)
+        if machine.faiss_gpus:
+            return Plan("faiss-gpu", f"{share}: there is a GPU that faiss can use and torch cannot", work.rows)
+    if work.rows * work.queries <= _IVF_WORK * machine.cores:
+        return Plan("cpu", f"{share}: an exact scan of their class ranges is quick enough", work.rows)
+    if not work.indexed:
+        return Plan("cpu", f"{share}: an exact scan of their class ranges; no index fits the request", work.rows)
     if work.recall is not None and work.recall < MINIMUM_RECALL:
         why = f"{share}; the index found {work.recall:.3f} of the true answer, below {MINIMUM_RECALL}"
         return Plan("cpu", why, work.rows)
-    return Plan("ivf", f"{share} are many for {machine.cores} cores, and indexed", work.rows, False, work.recall)
+    why = f"{share} are many for {machine.cores} threads, and indexed"
+    return Plan("ivf", why, work.rows, False, work.recall)

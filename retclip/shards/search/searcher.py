@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields
 
 import numpy as np
@@ -12,18 +11,15 @@ from retclip.core.errors import require
 from retclip.core.segments import Neighbors
 from retclip.shards.moments import Moments
 from retclip.shards.search.backend import Backend
-from retclip.shards.search.planner import BackendName, Machine, Plan, Work, choose
+from retclip.shards.search.machine import cache_limit, machine
+from retclip.shards.search.planner import GPU_SHARE, BackendName, Plan, Work, choose
 from retclip.shards.search.request import Request
 from retclip.shards.search.scope import Scope
 from retclip.shards.snapshot import Snapshot
 from retclip.shards.transforms import KeyTransform, fit
 
 QUERY_BLOCK = 1_024
-
-
-def default_cache_bytes() -> int:
-    """A quarter of the memory of the machine: keys of the vocabularies asked last."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+_SAMPLE = 16  # queries by which an index is judged
 
 
 class Searcher:
@@ -31,10 +27,12 @@ class Searcher:
 
     def __init__(self, snapshot: Snapshot, cache_bytes: int | None = None) -> None:
         self._snapshot = snapshot
-        self._cache_bytes = default_cache_bytes() if cache_bytes is None else cache_bytes
+        self._cache_bytes = cache_limit() if cache_bytes is None else cache_bytes
         self._transforms: dict[str, KeyTransform] = {}
         self._scope: tuple[tuple[int, ...], Scope] | None = None
         self._backends: dict[BackendName, Backend] = {}
+        self._indexed: dict[tuple[frozenset[int], str], bool] = {}
+        self._recall: dict[Request, float] = {}
 
     def transform(self, kind: str) -> KeyTransform:
         """The key transform with the statistics of this snapshot."""
@@ -47,7 +45,29 @@ class Searcher:
         """Who would answer a request of so many queries, and why."""
         scope = self._scope_of(request.classes)
         total = sum(shard.reader.rows for shard in self._snapshot.shards)
-        return choose(Work(len(scope), total, queries, self._snapshot.dim), machine())
+        indexed = request.cap is None and self._is_indexed(scope, request.transform)
+        work = Work(len(scope), total, queries, self._snapshot.dim, indexed, self._recall.get(request))
+        return choose(work, machine())
+
+    def recall_sample(self, queries: npt.NDArray[np.floating], request: Request) -> float:
+        """Share of the true answer that the indexes find, on some of the queries; remembered for the plans to come."""
+        some = queries[:: max(len(queries) // _SAMPLE, 1)][:_SAMPLE]
+        true, found = self.search(some, request, "cpu"), self.search(some, request, "ivf")
+        real = np.isfinite(true.distance)
+        last = np.where(real, true.distance, 0).max(axis=1)  # what is as near as the last true hit is as good
+        hits, wanted = int(np.sum(found.distance <= last[:, None])), int(np.sum(real))
+        self._recall[request] = min(hits / max(wanted, 1), 1.0)
+        return self._recall[request]
+
+    def _is_indexed(self, scope: Scope, transform: str) -> bool:
+        shards = frozenset(scope.shard.tolist())
+        if (shards, transform) not in self._indexed:
+            from retclip.shards.search import index_files
+
+            key = self.transform(transform)
+            readers = (self._snapshot.shards[shard].reader for shard in shards)
+            self._indexed[shards, transform] = all(index_files.has_index(reader, key) for reader in readers)
+        return self._indexed[shards, transform]
 
     def search(
         self, queries: npt.NDArray[np.floating], request: Request, backend: BackendName | None = None
@@ -55,7 +75,11 @@ class Searcher:
         """Nearest live rows of (M, D) queries; see `Database.search`. `backend` overrules the plan."""
         request.check()
         asked = self._keys_of_queries(queries, request)
-        backend = backend or self.plan(len(asked), request).backend
+        if backend is None:
+            backend = self.plan(len(asked), request).backend
+            if backend == "ivf" and request not in self._recall:
+                self.recall_sample(queries, request)
+                backend = self.plan(len(asked), request).backend
         finder = self._backend(backend)
         blocks = [asked[start : start + QUERY_BLOCK] for start in range(0, max(len(asked), 1), QUERY_BLOCK)]
         parts = [self._search_block(block, request, finder) for block in blocks]
@@ -90,15 +114,12 @@ class Searcher:
         return self._backends[name]
 
     def _make(self, name: BackendName) -> Backend:
-        from retclip.shards.search import kernels, scan  # need torch, which `db info` does without
+        from retclip.shards.search import faiss_scan, ivf, kernels, scan  # need torch, which `db info` does without
 
-        kernel = kernels.float16_kernel("cuda") if name == "cuda" else kernels.fastest_cpu_kernel()
-        return scan.Scan(kernel, self._cache_bytes)
-
-
-def machine() -> Machine:
-    """What this process can compute with."""
-    import torch  # `db info` does without
-
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
-    return Machine(os.cpu_count() or 1, free)
+        if name == "ivf":
+            return ivf.InvertedFiles(self._snapshot)
+        if name == "faiss-gpu":
+            return faiss_scan.FaissScan(faiss_scan.gpu_knn(), self._cache_bytes)
+        if name == "cuda":
+            return scan.Scan(kernels.float16_kernel("cuda"), int(machine().cuda_bytes * GPU_SHARE))
+        return scan.Scan(kernels.fastest_cpu_kernel(), self._cache_bytes)

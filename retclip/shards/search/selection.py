@@ -17,7 +17,7 @@ _PEAKS_PER_HIT = 4  # with so many groups for each hit the floor is close to the
 
 @dataclass(frozen=True)
 class Wanted:
-    """How many hits: `k` a query, at most `cap` of a class (None = no limit); `window` is twice the error of a score."""
+    """How many hits: `k`, at most `cap` of a class (None = no limit). `window`: twice the largest error of a score."""
 
     k: int
     cap: int | None

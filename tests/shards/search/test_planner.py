@@ -1,0 +1,42 @@
+"""Decisions of the planner, each by the fact that makes it."""
+
+from dataclasses import replace
+
+import pytest
+
+from retclip.shards.search.planner import GPU_SHARE, MINIMUM_RECALL, Machine, Work, choose
+
+SMALL = Work(rows=1_000, total=5_000, queries=100, width=768)
+LARGE = Work(rows=10_000_000, total=20_000_000, queries=100, width=768, indexed=True)
+CPU = Machine(cores=2)
+KEYS = LARGE.rows * LARGE.width * 2
+
+
+@pytest.mark.parametrize(
+    ("work", "machine", "backend", "said"),
+    [
+        (SMALL, CPU, "cpu", "quick enough"),
+        (replace(SMALL, indexed=True), CPU, "cpu", "quick enough"),
+        (SMALL, Machine(2, cuda_bytes=1 << 40), "cpu", "quick enough"),
+        (LARGE, CPU, "ivf", "indexed"),
+        (replace(LARGE, indexed=False), CPU, "cpu", "no index"),
+        (LARGE, Machine(16), "cpu", "quick enough"),
+        (replace(LARGE, recall=MINIMUM_RECALL), CPU, "ivf", "indexed"),
+        (replace(LARGE, recall=MINIMUM_RECALL - 0.01), CPU, "cpu", "found 0.970"),
+        (LARGE, Machine(2, cuda_bytes=int(KEYS / GPU_SHARE)), "cuda", "GPU"),
+        (LARGE, Machine(2, cuda_bytes=int(KEYS / GPU_SHARE) - 2), "ivf", "indexed"),
+        (LARGE, Machine(2, faiss_gpus=1), "faiss-gpu", "torch cannot"),
+        (replace(LARGE, rows=0), CPU, "cpu", "0 of"),
+    ],
+)
+def test_choice(work, machine, backend, said):
+    plan = choose(work, machine)
+    assert plan.backend == backend
+    assert said in plan.reason
+    assert plan.rows_scanned == work.rows
+    assert plan.exact == (backend != "ivf")
+
+
+def test_only_an_index_reports_recall():
+    assert choose(replace(LARGE, recall=0.99), CPU).recall == 0.99
+    assert choose(replace(LARGE, recall=0.5), CPU).recall is None
