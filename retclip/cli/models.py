@@ -105,13 +105,13 @@ def check(
     for name in (preset,) if preset else available_presets():
         chosen = load_preset(name)
         places = survey(models_of(chosen))
-        missing = [place.needed for place in places if place.found is None and place.problem is None]
-        if preset and missing:
-            errors.append(missing_models(missing, chosen.name))
         for place in places:
             line, problem = _checked(chosen, place, load, speech)
             report.append(line)
             errors += [problem] if problem else []
+        missing = [place.needed for place in places if place.found is None and place.problem is None]
+        if preset and missing:
+            errors.append(missing_models(missing, chosen.name))
     rows = [(line["preset"], line["role"], line["model"], line["state"], line["sha256"] or "") for line in report]
     speech.data(report, make_table(("preset", "role", "model", "state", "sha256 of the weights file"), rows))
     if errors:

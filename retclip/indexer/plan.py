@@ -7,11 +7,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from retclip.core.identity import FeatureSpace
 from retclip.core.vocabulary import Vocabulary, normalise_name
-from retclip.indexer.regions import RegionSource
 from retclip.ports.corpora import Corpus, CorpusClass, CorpusImage
+
+if TYPE_CHECKING:  # it imports torch, and plans are made before missing networks are told
+    from retclip.indexer.regions import RegionSource
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,3 +220,32 @@ def test_the_paper_s_presets_have_the_paper_s_numbers(name: str) -> None:
     assert (merge.rule, merge.score_threshold, merge.overlap_threshold) == ("argmax", 0.0, 0.8)
     assert (preset.encoder.short_side, preset.encoder.long_side) == (800, 1333)
     assert fusion.only_valid_masks == (name == "paper-rn50x64")
+
+
+COMMANDS = {
+    "build": "index build --source folder --root photos --db new --preset balanced",
+    "segment": "segment photos/red --db pets --preset balanced",
+    "check": "models check balanced",
+    "fetch": "models fetch balanced",
+    "damaged": "models check paper-rn50x64",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_that_lacks_weights_says_so_before_it_imports_torch(name: str, tmp_path: Path, bare: Path) -> None:
+    """Importing torch and a model library takes longer than anybody waits for an error message."""
+    save_photos(tmp_path / "photos", ("red",), count=1)
+    if name == "damaged":
+        (bare / "fcclip_cocopan_r50x64.safetensors").write_bytes(b"half")
+    code = (
+        f"import sys\nfrom retclip.cli.main import main\ncode = main({COMMANDS[name].split()!r})\n"
+        "print(code, *sys.modules)"
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    assert ("E202" if name == "damaged" else "E201") in done.stderr
+    exit_code, *modules = done.stdout.splitlines()[-1].split()
+    assert exit_code == "4"
+    assert not {"torch", "timm", "transformers", "open_clip"} & set(modules)
