@@ -66,6 +66,7 @@ class OpenImagesCorpus:
         if image_ids is not None:
             self._restrict(image_ids)
         tables = self._tree.tables
+        self._lacks_machine = machine_labels is not None and not tables["machine"]
         files = (*tables["labels"], *(tables["machine"] if machine_labels is not None else ()))
         if not files and not tables["boxes"] and not tables["masks"]:
             raise missing_table(root, "labels", self.split)
@@ -151,12 +152,13 @@ class OpenImagesCorpus:
         return regions
 
     def warnings(self) -> list[str]:
-        """Photos without any statement, listed photos that are not there, and files that are no photos."""
+        """Photos without any statement, listed photos that are not there, files that are no photos, missing tables."""
         others = [f"{self._others:,} photos are left out: they are not called <image id>.jpg"] if self._others else []
         return [
             *missing_files("photos are in no table and have no labels", self._unlabelled),
             *missing_files("listed photos are not on disk and are left out", self._asked),
             *others,
+            *(["There is no table of machine labels; only those in other tables count"] if self._lacks_machine else []),
         ]
 
     def _box_regions(self, image: CorpusImage, size: tuple[int, int]) -> list[Region]:

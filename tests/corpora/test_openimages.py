@@ -83,6 +83,12 @@ def test_machine_labels_count_from_their_threshold_and_never_over_a_person(tmp_p
     }
 
 
+def test_asking_for_machine_labels_that_are_not_there_is_said(tmp_path: Path) -> None:
+    corpus = OpenImagesCorpus(flat(tmp_path), machine_labels=0.5)
+    assert (DOG, "machine", 0.6, True) in statements(corpus)[SECOND]
+    assert corpus.warnings() == ["There is no table of machine labels; only those in other tables count"]
+
+
 def test_without_label_tables_boxes_and_masks_say_what_is_there(tmp_path: Path) -> None:
     flat(tmp_path)
     (tmp_path / "train-annotations-human-imagelabels-boxable.csv").unlink()
