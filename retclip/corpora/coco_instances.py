@@ -194,4 +194,4 @@ def _fill(name: str, polygons: tuple[array[float], ...], size: tuple[int, int]) 
     if not polygons:
         return np.zeros(size, np.bool_)
     codes = coco_mask.frPyObjects([list(polygon) for polygon in polygons], height, width)
-    return np.asarray(coco_mask.decode(coco_mask.merge(codes)), np.bool_)
+    return decode_mask(coco_mask.merge(codes)["counts"], size)

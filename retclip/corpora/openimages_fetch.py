@@ -11,6 +11,7 @@ import http.client
 import re
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -122,8 +123,10 @@ def fetch_images(request: FetchRequest, observe: Callable[[int, int], None]) -> 
     write_image_ids(listing, request.split, {*listed, *photos})
     missing = [image_id for image_id in photos if not (folder / f"{image_id}.jpg").is_file()]
     failed = _fetch_all(request, folder, missing, observe)
-    counts = {wanted[raw]: sum(image_id not in failed for image_id in taken) for raw, taken in chosen.items()}
-    return FetchReport(len(missing) - len(failed), len(photos) - len(missing), failed, counts, listing)
+    # Two machine ids may share a name.
+    counts = Counter(wanted[raw] for raw, taken in chosen.items() for image_id in taken if image_id not in failed)
+    by_class = {name: counts[name] for name in wanted.values()}
+    return FetchReport(len(missing) - len(failed), len(photos) - len(missing), failed, by_class, listing)
 
 
 def _wanted(classes: Iterable[CorpusClass], asked: Sequence[str]) -> dict[str, str]:

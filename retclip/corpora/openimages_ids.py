@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from retclip.core.errors import InputError
-from retclip.corpora.annotations import read_json_list, read_lines
+from retclip.corpora.annotations import read_json_list
+from retclip.corpora.rows import MAX_LINE_BYTES
 
 _ENTRY = re.compile(r"(?:(train|validation|test|challenge2018)/)?([0-9a-fA-F]{16})(?:\.jpg)?")
 
@@ -23,7 +24,7 @@ def read_image_ids(path: Path) -> dict[str, str]:
         InputError: E103 if the file cannot be read, E105 naming the line that is no image id.
     """
     is_json, is_csv = (path.suffix.casefold() == ending for ending in (".json", ".csv"))
-    entries = [str(item) for item in read_json_list(path)] if is_json else read_lines(path)
+    entries = map(str, read_json_list(path)) if is_json else _lines(path)
     found: dict[str, str] = {}
     for number, entry in enumerate(entries, start=1):
         text = (entry.partition(",")[0].strip('"') if is_csv else entry).strip()
@@ -38,6 +39,14 @@ def read_image_ids(path: Path) -> dict[str, str]:
                 fix="Write one <split>/<image id> per line; an image id has 16 hexadecimal digits.",
             )
     return found
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            yield from iter(lambda: file.readline(MAX_LINE_BYTES), "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("E103", f"Cannot read {path}.", why=str(error), fix="Copy the file again.") from error
 
 
 def write_image_ids(path: Path, split: str, ids: Iterable[str]) -> None:

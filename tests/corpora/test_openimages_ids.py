@@ -41,3 +41,10 @@ def test_other_lists_are_refused(tmp_path: Path, name: str, text: str) -> None:
 def test_blank_lines_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n\n0123456789ABCDEF\n")
     assert read_image_ids(tmp_path / "a.txt") == {"0123456789abcdef": ""}
+
+
+def test_an_unreadable_list_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
+    for name in ("a.txt", "gone.txt"):
+        with pytest.raises(InputError, match=rf"E103 Cannot read .*{name}"):
+            read_image_ids(tmp_path / name)
