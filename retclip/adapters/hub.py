@@ -144,7 +144,8 @@ def _failure(error: Exception, card: ModelCard, folder: Path | None) -> RetclipE
 
 
 def _refused(card: ModelCard, status: int, *, gated: bool) -> ModelError:
-    others = [other.name for other in model_cards() if (other.kind, other.gated) == (card.kind, False)]
+    peers = [other for other in model_cards() if other.kind == card.kind and not other.gated]
+    others = [other.name for other in peers if other.repository != card.repository]
     what = "is gated" if gated or card.gated else "does not exist, or is private or gated"
     return ModelError(
         "E203",

@@ -114,6 +114,7 @@ def test_refusals_of_the_hub_are_three_lines(hub: HubServer, answer: tuple[int, 
     hub.refusals[CARD.repository] = answer
     error = refused(CARD)
     assert (error.code, error.exit_code, word in error.what) == (code, 4, True)
+    assert CARD.repository not in error.fix
 
 
 def test_a_gated_model_points_to_networks_without_a_gate(hub: HubServer) -> None:
