@@ -132,7 +132,7 @@ def link_file(final: Path, parts: Iterable[bytes | memoryview]) -> bool:
         sync_folder(final.parent)
         return True
     finally:
-        staged.unlink(missing_ok=True)
+        remove(staged)
 
 
 def _write_or_remove(staged: Path, parts: Iterable[bytes | memoryview]) -> FileEntry:

@@ -1,0 +1,314 @@
+"""System calls that fail, clocks that jump and folders that vanish: a clear message, and every version whole."""
+
+import errno
+import gc as garbage
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retclip.core.errors import DatabaseError, RetclipError
+from retclip.shards import Database, Ledger, verify
+from retclip.shards.copying import copy_database
+from retclip.shards.erasure import Selection, erase
+from retclip.shards.manifest import current_manifest, manifest_path, versions
+from retclip.shards.retention import collect
+
+CLOSE = os.close
+CODES = {errno.ENOSPC: "E401", errno.EACCES: "E310", errno.EIO: "E310", errno.EROFS: "E310"}
+CALLS = ("open", "write", "fsync", "close", "link", "rename", "mkdir", "unlink", "rmdir")
+IMAGE = hashlib.sha256(b"picture").hexdigest()
+
+
+def compact(path):
+    with Database.open(path).write("compact", "tests", shard_rows=40) as transaction:
+        transaction.compact([entry.id for entry in Database.open(path).manifest.shards])
+        transaction.commit()
+
+
+def gc(path):
+    collect(path, 1)
+
+
+def erase_image(path):
+    if any(s.image_sha256 == IMAGE for v in versions(path) for _, _, s in Database.open(path, v).iter_segments()):
+        erase(path, Selection("image_sha256", IMAGE), "tests")
+
+
+def copy(path):
+    target = path.with_name("copy.retdb")
+    if not target.exists():
+        copy_database(Database.open(path), target, [], "tests")
+
+
+OPERATIONS = {"compact": compact, "gc": gc, "erase": erase_image, "copy": copy}
+# Calls that an operation makes at least so often: fewer would mean that it was not tested.
+FEWEST = {
+    "compact": {"open": 12, "write": 8, "fsync": 11, "close": 12, "link": 1, "rename": 1, "mkdir": 1, "unlink": 1},
+    "gc": {"open": 5, "fsync": 3, "close": 5, "unlink": 9, "rmdir": 1},
+    "erase": {"open": 20, "write": 8, "fsync": 15, "close": 20, "link": 1, "rename": 2, "unlink": 14, "rmdir": 2},
+    "copy": {"open": 15, "write": 9, "fsync": 14, "close": 15, "link": 1, "rename": 2, "mkdir": 5, "unlink": 1},
+}
+
+
+class FailingCalls:
+    """Lets `after` calls of a system call pass and fails the next one."""
+
+    def __init__(self, call, after, number):
+        self.real, self.left, self.number, self.failed = getattr(os, call), after, number, False
+
+    def __call__(self, *args, **kwargs):
+        if self.left == 0 and not self.failed:
+            self.failed = True
+            if self.real is CLOSE:  # a failing close(2) has closed the descriptor all the same
+                CLOSE(*args)
+            raise OSError(self.number, os.strerror(self.number))
+        self.left -= 1
+        return self.real(*args, **kwargs)
+
+
+@pytest.fixture
+def worn(make, tmp_path):
+    """Path of a database of 30 rows with three versions, dead rows, thumbnails, and a picture that erase looks for."""
+    segments, vectors = make.rows(30)
+    segments[3:6] = [replace(s, image_sha256=IMAGE) for s in segments[3:6]]
+    path = make.build(tmp_path / "made" / "worn.retdb", segments, vectors, shard_rows=20).path
+    Database.open(path).store_thumbnails({segments[4].segment_id: b"jpeg"})
+    with Database.open(path).write("delete", "tests") as transaction:
+        transaction.delete(segment_ids=[s.segment_id for s in segments[10:14]])
+        transaction.compact([Database.open(path).manifest.shards[0].id])
+        transaction.commit()
+    return path
+
+
+def contents(path):
+    """Content hash of every version, which all must be whole."""
+    found = {}
+    for version in versions(path):
+        report = verify(path, version, deep=True)
+        assert report.ok, report.problems
+        found[version] = report.content_hash
+    return found
+
+
+def placed(worn, place):
+    shutil.copytree(worn, place / "worn.retdb")
+    return place / "worn.retdb"
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_failing_call_is_explained_and_leaves_every_version_whole(worn, tmp_path, monkeypatch, operation, call):
+    """Each call in turn fails with each error in turn; the same command then ends as if nothing had happened."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # nothing crashes here
+    run = OPERATIONS[operation]
+    calm = placed(worn, tmp_path / "calm")
+    before = contents(calm)
+    run(calm)
+    expected = contents(calm)
+    failures = 0
+    for after in range(400):
+        number, code = list(CODES.items())[after % len(CODES)]
+        path = placed(worn, tmp_path / str(after))
+        failing = FailingCalls(call, after, number)
+        error = None
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, failing)
+            try:
+                run(path)
+            except RetclipError as caught:
+                error = caught
+        if not failing.failed:
+            break
+        failures += 1
+        now = contents(path)
+        if error is None:  # the call did not matter, such as mkdir of a folder that exists
+            assert now == expected
+            continue
+        # Removing a folder closes a descriptor twice when the first time fails, and hears of a bad one.
+        assert error.code in ((code, "E310") if call == "close" else (code,)), (after, number)
+        assert error.why
+        assert error.fix
+        assert set(now.values()) <= {*before.values(), *expected.values()}
+        assert now[max(now)] in (before[3], expected[max(expected)])
+        del error
+        garbage.collect()  # what a traceback still holds would read the version that an erasure removes
+        run(path)
+        assert contents(path)[max(versions(path))] == expected[max(expected)]
+        assert not list(path.parent.rglob(".staging-*/*"))
+        shutil.rmtree(path.parent)
+    assert failures >= FEWEST[operation].get(call, 0)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_short_writes_are_continued_in_every_operation(worn, tmp_path, monkeypatch, operation):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    calm, slow = placed(worn, tmp_path / "calm"), placed(worn, tmp_path / "slow")
+    OPERATIONS[operation](calm)
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, bytes(data[:97])))
+    OPERATIONS[operation](slow)
+    monkeypatch.undo()
+    assert contents(slow) == contents(calm)
+
+
+# Clocks.
+
+
+def test_clocks_that_jump_do_no_harm(database, make, monkeypatch):
+    """Versions are ordered by number; a time is shown to people and never compared."""
+    from retclip.shards import publication, transaction
+
+    for number, time in enumerate(
+        ("2030-01-01T00:00:00+00:00", "1970-01-01T00:00:00+00:00", "2026-01-01T00:00:00+00:00")
+    ):
+        for module in (publication, transaction):
+            monkeypatch.setattr(module, "timestamp", lambda time=time: time)
+        with database.write("add", "tests") as change:
+            change.add([make.segment(400 + number, "new")], np.ones((1, 8), np.float32))
+            database = change.commit()
+        assert (database.created, database.version) == (time, number + 3)
+    assert Database.open(database.path).version == 5
+    assert [entry.version for entry in database.history()] == [1, 2, 3, 4, 5]
+    assert database.undo().content_hash() == Database.open(database.path, 4).content_hash()
+
+
+@pytest.mark.parametrize("seconds", [-4e9, 4e9])
+def test_files_from_the_future_or_the_past_stay_when_a_version_names_them(database, monkeypatch, seconds):
+    import time
+
+    before = database.content_hash()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + seconds)
+    with database.write("change", "tests") as transaction:
+        transaction.set_transform("centre")
+        transaction.commit()
+    for path in database.path.rglob("*"):
+        os.utime(path, (0, 0) if seconds > 0 else (now + 4e9, now + 4e9))
+    with database.write("change", "tests") as transaction:
+        transaction.set_transform("none")
+        transaction.commit()
+    collect(database.path, 2)
+    assert Database.open(database.path).content_hash() == before
+    assert verify(database.path, deep=True).ok
+
+
+# Folders.
+
+
+@pytest.mark.parametrize("stage", ["open", "changed", "staged"])
+def test_a_folder_that_vanishes_under_a_writer_is_explained(database, make, stage):
+    segments = [make.segment(n, "new") for n in range(300, 310)]
+    transaction = database.write("change", "tests", shard_rows=3 if stage == "staged" else 100)
+    with pytest.raises(DatabaseError, match="E3"), transaction:  # noqa: PT012
+        if stage != "open":
+            transaction.add(segments, np.ones((10, 8), np.float32))
+        shutil.rmtree(database.path)
+        transaction.add(segments[:5], np.ones((5, 8), np.float32))
+        transaction.set_transform("centre")
+        transaction.commit()
+    with pytest.raises(DatabaseError, match="E306"):
+        Database.open(database.path)
+
+
+def test_a_folder_that_vanishes_under_a_reader_is_explained(database):
+    used, unused = Database.open(database.path), Database.open(database.path)
+    queries = np.ones((2, 8), np.float32)
+    answer = used.search(queries, 5).segment_id
+    shutil.rmtree(database.path)
+    np.testing.assert_array_equal(used.search(queries, 5).segment_id, answer)  # what is mapped stays readable
+    with pytest.raises(DatabaseError, match=r"E303(.|\n)*No such file"):
+        unused.search(queries, 5)
+
+
+def test_a_folder_that_may_not_be_read_is_explained(database, monkeypatch):
+    real = Path.read_bytes
+
+    def refuse(path):
+        if path.name == "FORMAT":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(DatabaseError, match=r"E320(.|\n)*Permission denied(.|\n)*permissions"):
+        Database.open(database.path)
+
+
+# Dead writers.
+
+DIE = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from retclip.shards import Database, Ledger
+path = Path(sys.argv[1])
+with Ledger(path, "job").running(), Database.open(path).write("long import", "child") as transaction:
+    transaction.compact([entry.id for entry in Database.open(path).manifest.shards])
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_lock_of_a_dead_writer_is_free_and_its_staging_swept(database):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run([sys.executable, "-c", DIE, str(database.path)], env=environment, capture_output=True)
+    assert done.returncode == -9, done.stderr
+    assert b"long import" in (database.path / "LOCK").read_bytes()
+    assert list((database.path / "shards").glob(".staging-*"))
+    with Ledger(database.path, "job").running(), database.write("next", "tests") as transaction:
+        assert not list((database.path / "shards").glob(".staging-*"))
+        transaction.set_transform("centre")
+        assert transaction.commit().version == 3
+    assert verify(database.path, deep=True).ok
+
+
+# Torn manifests.
+
+
+def test_a_manifest_that_was_cut_is_never_taken_for_a_version(database):
+    """`test_manifest` cuts the bytes at every place; here they lie in a file."""
+    with database.write("change", "tests") as transaction:
+        transaction.set_transform("centre")
+        transaction.commit()
+    path = manifest_path(database.path, 3)
+    whole = path.read_bytes()
+    for length in (*range(0, len(whole) - 80, 29), *range(len(whole) - 80, len(whole))):
+        path.write_bytes(whole[:length])
+        assert current_manifest(database.path).version == 2, length
+    assert Database.open(database.path).content_hash() == database.content_hash()
+    with pytest.raises(DatabaseError, match="E303"):
+        Database.open(database.path, 3)
+    # The next writer does not reuse the number of the torn one.
+    with database.write("change", "tests") as transaction:
+        transaction.set_transform("whiten")
+        assert transaction.commit().version == 4
+
+
+def test_changed_bytes_of_every_kind_of_file_are_found(make, tmp_path):
+    """Every byte of small files and of both ends of the others, and every eleventh between; one bit each."""
+    segments, vectors = make.rows(9, classes=2)
+    path = make.build(tmp_path / "tiny.retdb", segments, vectors).path
+    with Database.open(path).write("delete", "tests") as transaction:
+        transaction.delete(segment_ids=[segments[0].segment_id])
+        database = transaction.commit()
+    shard = path / "shards" / database.manifest.shards[0].id
+    bitmaps = [path / "deletes" / f"{entry.deletes.id}.roaring" for entry in database.manifest.shards]
+    files = [path / "FORMAT", *bitmaps, *sorted(shard.iterdir()), *sorted((path / "manifests").iterdir())]
+    assert len(files) == 1 + 1 + 7 + 3
+    for file in files:
+        whole = file.read_bytes()
+        inner = range(48, len(whole) - 48)
+        places = [place for place in range(len(whole)) if len(whole) <= 200 or place not in inner or place % 11 == 0]
+        for place in places:
+            changed = bytearray(whole)
+            changed[place] ^= 1 << place % 8
+            file.write_bytes(changed)
+            named = {problem.file for problem in verify(path, deep=True).problems}
+            assert str(file.relative_to(path)) in named, (file.name, place)
+        file.write_bytes(whole)
+    assert verify(path, deep=True).ok
