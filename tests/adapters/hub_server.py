@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
 COMMIT = "1" * 40
 
 
@@ -100,3 +102,17 @@ def serve_hub() -> Iterator[HubServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+OFFLINE = ("RETCLIP_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+def connect(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process take the server for the hub, whatever its environment says."""
+    for variable in (*OFFLINE, *PROXIES, *map(str.upper, PROXIES)):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
+    template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)

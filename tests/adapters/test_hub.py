@@ -16,24 +16,17 @@ from retclip.adapters.hub import cached_file, download, offline_reason, with_rep
 from retclip.core.errors import InputError, ModelError, ResourceError, RetclipError
 from retclip.presets import EncoderSettings
 from retclip.presets.model_cards import ModelCard, card_for, needed_model
-from tests.adapters.hub_server import HubServer, serve_hub
+from tests.adapters.hub_server import OFFLINE, HubServer, connect, serve_hub
 
 CARD = card_for("sam", "facebook/sam-vit-base")
 CHUNK = 10 * 1024 * 1024  # the client writes a download in pieces of this size
-VARIABLES = ("RETCLIP_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "https_proxy", "HTTP_PROXY",
-             "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY")  # fmt: skip
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    for variable in VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
     with serve_hub() as server:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        connect(server, monkeypatch)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         server.files[CARD.repository, "config.json"] = b'{"model_type": "sam"}'
         server.files[CARD.repository, "model.safetensors"] = b"weights"
         yield server
@@ -155,7 +148,7 @@ def test_a_file_in_the_way_of_the_folder_is_an_input_error(hub: HubServer, tmp_p
     assert refused(CARD, tmp_path / "models").code == "E131"
 
 
-@pytest.mark.parametrize("variable", ["RETCLIP_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+@pytest.mark.parametrize("variable", OFFLINE)
 def test_offline_by_wish(hub: HubServer, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     assert offline_reason(offline=False) == ""
     assert "--offline" in offline_reason(offline=True)

@@ -18,7 +18,7 @@ from retclip.core.errors import ModelError, RetclipError
 from retclip.core.weight_files import file_sha256
 from retclip.presets import DetectorSettings, EncoderSettings, MaskerSettings, Preset, load_preset
 from retclip.presets.model_cards import NeededModel, models_of, needed_model
-from tests.adapters.hub_server import COMMIT, HubServer, serve_hub
+from tests.adapters.hub_server import COMMIT, HubServer, connect, serve_hub
 
 SAM = "facebook/sam-vit-base"
 GROUNDING = "IDEA-Research/grounding-dino-base"
@@ -39,17 +39,13 @@ def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RETCLIP_MODELS_DIR", raising=False)
     monkeypatch.setenv("RETCLIP_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with serve_hub() as server:
-        monkeypatch.delenv("RETCLIP_OFFLINE")
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        connect(server, monkeypatch)
         yield server
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import save, save_file
 from retclip.presets import available_presets, load_preset
 from retclip.presets.model_cards import model_cards
 from retclip.segmenters.fcclip.variants import build_fcclip
-from tests.adapters.hub_server import HubServer, serve_hub
+from tests.adapters.hub_server import HubServer, connect, serve_hub
 from tests.cli.conftest import Run, save_photos
 
 PAPER = ("paper-convnext-large", "paper-rn50x64")
@@ -47,11 +47,7 @@ def bare(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def hub(bare: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     with serve_hub() as server:
-        monkeypatch.delenv("RETCLIP_OFFLINE")
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        connect(server, monkeypatch)
         yield server
 
 
