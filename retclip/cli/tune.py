@@ -115,10 +115,11 @@ def _make_ground(
 ) -> Ground:
     import numpy as np
 
+    from retclip.assembly import LabelMatcher
     from retclip.evaluation.datasets import load_seen_classes, seen_list_of
     from retclip.evaluation.held_out import OwnPicture, from_database
     from retclip.evaluation.tuning import Ground
-    from retclip.query.matching import match_labels, vocabulary_of
+    from retclip.query.matching import vocabulary_of
     from retclip.vocabularies import load_vocabulary
 
     folder, name, root, split = observed
@@ -126,7 +127,7 @@ def _make_ground(
         vocabulary, held_out = _read_observed(folder, name, root, split)
     else:
         vocabulary = load_vocabulary(classes) if classes else vocabulary_of(database.name, database.classes)
-    labels = match_labels(vocabulary, database.classes, None, preset.retrieval.label_match)
+    labels = LabelMatcher(preset, "auto").match(vocabulary, database.classes)
     if folder is None:
         held_out = from_database(database, labels, images)
     listed = seen_list_of(name) if name else None
