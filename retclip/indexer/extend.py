@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from retclip import __version__
-from retclip.core.errors import DatabaseError, FeatureSpaceMismatch
-from retclip.core.segments import StoredSegment
+from retclip.core.errors import DatabaseError
 from retclip.core.vocabulary import Vocabulary, normalise_name
 from retclip.indexer.report import RunReport
 from retclip.shards import Database, StoredClass
-
-_BATCH = 1024
+from retclip.shards.copying import copy_segments, refuse_other_space
 
 
 def copyable(database: Database, other: Database, vocabulary: Vocabulary) -> list[StoredClass]:
@@ -22,10 +20,7 @@ def copyable(database: Database, other: Database, vocabulary: Vocabulary) -> lis
         FeatureSpaceMismatch: the two databases hold vectors of different encoders.
         DatabaseError: E309 when `other` has none of the classes.
     """
-    if database.space != other.space:
-        raise FeatureSpaceMismatch(
-            other.name, other.space.encoder, database.space.encoder, other.space.differences(database.space)
-        )
+    refuse_other_space(other, database)
     asked = {normalise_name(name) for category in vocabulary for name in category.names}
     found = [item for item in other.classes if asked & {normalise_name(name) for name in (item.name, *item.aliases)}]
     if not found:
@@ -45,13 +40,10 @@ def copy_classes(database: Database, other: Database, vocabulary: Vocabulary, sh
     added = total = 0
     with database.write("add-classes", f"retclip {__version__}") as transaction:
         for item in classes:
-            for batch in _batches(other, item, shots):
-                vectors = other.vectors([(shard, row) for shard, row, _ in batch])
-                added += transaction.add([segment for _, _, segment in batch], vectors)
-                total += len(batch)
-                _copy_thumbnails(database, other, [segment.segment_id for _, _, segment in batch])
-            if item.aliases:
-                transaction.declare(item.name, item.aliases)
+            offered, fresh = copy_segments(transaction, database.path, other, item, item.name, shots)
+            total, added = total + offered, added + fresh
+            if names := _asked_names(item, vocabulary, (database, other)):
+                transaction.declare(item.name, names)
         result = transaction.commit(f"{added} segments from {other.name}@{other.version}")
     names = {item.name for item in classes}
     return RunReport(
@@ -70,19 +62,19 @@ def copy_classes(database: Database, other: Database, vocabulary: Vocabulary, sh
     )
 
 
-def _copy_thumbnails(database: Database, other: Database, segment_ids: list[int]) -> None:
-    pictures = {segment_id: other.thumbnail(segment_id) for segment_id in segment_ids}
-    database.store_thumbnails({segment_id: data for segment_id, data in pictures.items() if data is not None})
-
-
-def _batches(other: Database, item: StoredClass, shots: int | None) -> Iterator[list[tuple[int, int, StoredSegment]]]:
-    batch: list[tuple[int, int, StoredSegment]] = []
-    for count, entry in enumerate(other.iter_segments([item.id])):
-        if shots is not None and count >= shots:
-            break
-        batch.append(entry)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _asked_names(item: StoredClass, vocabulary: Vocabulary, databases: Sequence[Database]) -> list[str]:
+    """Names under which a copied class was asked for, so that the next question finds it; never another class's own."""
+    own = {normalise_name(name) for name in (item.name, *item.aliases)}
+    taken = {
+        normalise_name(name)
+        for database in databases
+        for known in database.classes
+        for name in (known.name, *known.aliases)
+    }
+    return [
+        name
+        for category in vocabulary
+        if own & {normalise_name(name) for name in category.names}
+        for name in category.names
+        if normalise_name(name) not in taken
+    ]

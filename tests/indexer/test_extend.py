@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retclip.core.errors import DatabaseError, FeatureSpaceMismatch
-from retclip.core.vocabulary import Vocabulary
+from retclip.core.vocabulary import Category, Vocabulary
 from retclip.indexer.build import build
 from retclip.indexer.extend import copy_classes, copyable
 from retclip.indexer.plan import BuildRequest
@@ -66,7 +66,7 @@ def test_shots_bound_every_class(rich: Database, poor: Database) -> None:
 
 
 def test_batches_change_nothing(rich: Database, poor: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retclip.indexer.extend._BATCH", 2)
+    monkeypatch.setattr("retclip.shards.copying._BATCH", 2)
     report = copy_classes(poor, rich, asked("red", "blue", "green"), None)
     assert report.added == 9
 
@@ -82,3 +82,13 @@ def test_unknown_classes_and_other_encoders_are_refused(rich: Database, poor: Da
     with pytest.raises(FeatureSpaceMismatch):
         copy_classes(poor, stranger, asked("red"), None)
     assert Database.open(poor.path).version == poor.version
+
+
+def test_names_that_led_to_a_class_lead_to_its_copy(tmp_path: Path, corpus: StripeCorpus) -> None:
+    source, _ = build_stripes(tmp_path / "source.retdb", corpus)
+    database = Database.create(tmp_path / "copy.retdb", source.space, {})
+    names = Vocabulary("asked", (Category(0, ("ultramarine", "blue")), Category(1, ("green",))))
+    copy_classes(database, source, names, None)
+    aliases = {item.name: set(item.aliases) for item in Database.open(database.path).classes}
+    assert "ultramarine" in aliases["blue"]
+    assert "ultramarine" not in aliases["green"]
