@@ -87,7 +87,13 @@ def fetch_model(needed: NeededModel, folder: Path | None = None, *, quiet: bool 
     target = folder / needed.card.repository if folder else None
     download(needed.card, target, quiet=quiet)
     place = target or _snapshot(needed)
-    assert place is not None  # a download either raises or leaves its files in the cache
+    if place is None:
+        raise ModelError(
+            "E201",
+            f"'{needed.card.repository}' is not whole in the hub's cache.",
+            why="Its authors changed it during the download.",
+            fix="Run the same command again.",
+        )
     return _checked(_in_folder(needed, place, "models-dir" if target else "cache"))
 
 

@@ -265,6 +265,16 @@ def test_a_download_that_is_not_whole_is_not_kept_for_whole(hub: HubServer, tmp_
     assert fetch_model(masker(), tmp_path / "models").path == tmp_path / "models" / SAM
 
 
+def test_a_repository_that_changes_during_the_download_is_no_half_network(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(hub, tmp_path / "source", SAM)
+    monkeypatch.setattr("retclip.adapters.model_files.cached_file", lambda *_: None)
+    with pytest.raises(ModelError, match="not whole in the hub's cache") as caught:
+        fetch_model(masker())
+    assert caught.value.code == "E201"
+
+
 def test_records_name_role_licence_and_digest(tmp_path: Path) -> None:
     cached = write_cache(tmp_path, SAM)
     assert model_records({"masker": find_model(masker())}) == [

@@ -13,12 +13,13 @@ import pytest
 import timm
 import torch
 from safetensors import safe_open
-from safetensors.torch import save, save_file
+from safetensors.torch import load_file, save, save_file
 
 from retclip.presets import available_presets, load_preset
 from retclip.presets.model_cards import model_cards
 from retclip.segmenters.fcclip.variants import build_fcclip
 from tests.adapters.hub_server import HubServer, connect, serve_hub
+from tests.adapters.tiny_sam import write_tiny_sam
 from tests.cli.conftest import Run, save_photos
 
 PAPER = ("paper-convnext-large", "paper-rn50x64")
@@ -106,6 +107,22 @@ def test_check_tells_weights_that_are_whole_but_of_another_network(
     thorough = run("models", "check", small, "--json")
     assert (thorough.code, thorough.error["code"]) == (4, "E207")
     assert thorough.json[0]["state"].startswith("E207")
+
+
+def test_check_loads_maskers_and_tells_those_that_do_not_fit(
+    bare: Path, tmp_path: Path, workshop: Path, run: Run
+) -> None:
+    sam = write_tiny_sam(tmp_path / "sam", 0)
+    path = tmp_path / "both.toml"
+    encoder = f'[encoder]\nmodel = "test_efficientnet"\nweights = "{workshop / "weights.safetensors"}"\nstride = 32\n'
+    path.write_text(f'{encoder}[masker]\nlibrary = "sam"\nweights = "sam"\n')
+    whole = run("models", "check", path, "--json")
+    assert (whole.code, [line["state"] for line in whole.json]) == (0, ["loads", "loads"])
+    tensors = load_file(sam / "model.safetensors")
+    tensors.pop("mask_decoder.iou_token.weight")
+    save_file(tensors, sam / "model.safetensors", metadata={"format": "pt"})
+    broken = run("models", "check", path, "--json")
+    assert (broken.code, broken.error["code"]) == (4, "E207")
 
 
 def test_check_without_a_preset_forgives_what_is_missing_but_not_what_is_damaged(bare: Path, run: Run) -> None:
