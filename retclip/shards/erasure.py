@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retclip.core.errors import DatabaseError
-from retclip.shards import tables
+from retclip.shards import durable, tables
 from retclip.shards.database import Database
 from retclip.shards.ledger import spills_with
 from retclip.shards.lock import writer_lock
@@ -185,6 +185,9 @@ def _remove_versions(database: Path, found: Erased) -> tuple[int, ...]:
             )
         # The lock is ours, so what no version names belongs to nobody, however young it is.
         sweep(database, orphan_age=0)
+        # A removal that is not flushed can be undone by a power loss.
+        for folder in (database / "shards", database / "jobs", *(database / "jobs").glob("*/")):
+            durable.sync_folder(folder)
     return removed.versions
 
 

@@ -6,7 +6,7 @@ which a later writer removes, and never a manifest whose files are gone.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +88,6 @@ def remove_versions(
             for version in sorted(free):
                 durable.remove(manifest_path(database, version))
             durable.sync_folder(database / "manifests")
-            _remove_files(database, files)
+            for name in sorted(files):
+                durable.remove(database / name)
     return Collected(tuple(sorted(free)), total, tuple(sorted(set(doomed) - free)))
-
-
-def _remove_files(database: Path, files: Iterable[str]) -> None:
-    for name in sorted(files):
-        durable.remove(database / name)
-    for folder in ("shards", "deletes"):
-        durable.sync_folder(database / folder)

@@ -5,6 +5,7 @@ commit are recorded, replayed up to every point on a model disk, and the disk is
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ import pytest
 
 from retclip.core.errors import DatabaseError
 from retclip.shards import Database, verify
+from retclip.shards.erasure import Selection, erase
+from retclip.shards.manifest import versions
+from retclip.shards.retention import collect
 
 
 class Node:
@@ -50,7 +54,7 @@ class Disk:
             node.safe = node.now.copy()
         elif call == "mkdir":
             folder[path[-1]] = Node({})
-        elif call == "unlink":
+        elif call in ("unlink", "rmdir"):
             del folder[path[-1]]
         else:
             self.at(value[:-1]).now[value[-1]] = folder[path[-1]]
@@ -82,6 +86,7 @@ class Recorder:
     def __init__(self, folder):
         self.folder, self.calls, self.open_files = folder, [], {}
         self.real = {name: getattr(os, name) for name in self.NAMES}
+        self.real_rmtree = shutil.rmtree
 
     def names(self, path):
         return Path(path).relative_to(self.folder).parts
@@ -119,19 +124,87 @@ class Recorder:
         self.real["unlink"](path)
         self.calls.append(("unlink", self.names(path)))
 
+    def rmtree(self, path):
+        """Files first, then the folder, as every removal of a tree does; folders here hold files only."""
+        for child in sorted(path.iterdir()):
+            self.calls.append(("unlink", self.names(child)))
+        self.calls.append(("rmdir", self.names(path)))
+        with pytest.MonkeyPatch.context() as patch:
+            for name in self.NAMES:
+                patch.setattr(os, name, self.real[name])
+            self.real_rmtree(path)
+
+
+def change(path, make):
+    with Database.open(path).write("change", "tests", shard_rows=4) as transaction:
+        transaction.add([make.segment(n, "new") for n in range(300, 307)], np.ones((7, 8), np.float32))
+        transaction.delete(source="beta")
+        transaction.commit()
+
+
+def compact(path, make):
+    with Database.open(path).write("compact", "tests", shard_rows=40) as transaction:
+        transaction.compact([entry.id for entry in Database.open(path).manifest.shards[:2]])
+        transaction.commit()
+
+
+def gc(path, make):
+    assert collect(path, 1).versions == (1, 2, 3)
+
+
+def erase_image(path, make):
+    assert erase(path, Selection("image_sha256", make.segment(5, "x").image_sha256), "tests").segments == 3
+
+
+OPERATIONS = {"change": change, "compact": compact, "gc": gc, "erase": erase_image}
+
+
+class Recording:
+    """State before, calls of an operation, and what may be found after a power loss: during it, and when it is done."""
+
+    def __init__(self, operation, path, make, monkeypatch):
+        self.root, recorder = Node.load(path), Recorder(path)
+        # What an erasure removes; no other operation may be asked about it.
+        self.trace = make.segment(5, "x").segment_id.to_bytes(8, "little") if operation == "erase" else None
+        before = self.content(path)
+        with monkeypatch.context() as patch:
+            for name in recorder.NAMES:
+                patch.setattr(os, name, getattr(recorder, name))
+            patch.setattr(shutil, "rmtree", recorder.rmtree)
+            OPERATIONS[operation](path, make)
+        self.calls = recorder.calls
+        self.done = self.content(path)
+        self.during = {before, self.done, (self.done[0], before[1])}
+
+    def content(self, path):
+        """(content hash, whether the trace is there) when all versions are whole, else what is wrong."""
+        try:
+            Database.open(path)
+        except DatabaseError as error:
+            return error.code, False
+        for version in versions(path):
+            report = verify(path, version, deep=True)
+            if not report.ok:
+                return str(report.problems), False
+        found = self.trace and any(self.trace in file.read_bytes() for file in path.rglob("*") if file.is_file())
+        return report.content_hash, bool(found)
+
 
 @pytest.fixture
-def recorded(database, make, monkeypatch):
-    """(state before, calls of one commit, content hashes before and after)."""
-    root, recorder = Node.load(database.path), Recorder(database.path)
-    with monkeypatch.context() as patch:
-        for name in recorder.NAMES:
-            patch.setattr(os, name, getattr(recorder, name))
-        with database.write("change", "tests", shard_rows=4) as transaction:
-            transaction.add([make.segment(n, "new") for n in range(300, 307)], np.ones((7, 8), np.float32))
-            transaction.delete(source="beta")
-            after = transaction.commit()
-    return root, recorder.calls, database.content_hash(), after.content_hash()
+def record(make, tmp_path, monkeypatch):
+    """Records an operation on a database of four versions: two shards, bitmaps, and shards that only old ones name."""
+
+    def record(operation):
+        segments, vectors = make.rows(16)
+        path = make.build(tmp_path / "d.retdb", segments, vectors, shard_rows=8).path
+        for labels in (["class 1"], ["class 2"]):
+            with Database.open(path).write("delete", "tests") as transaction:
+                transaction.delete(labels=labels, segment_ids=[segments[3].segment_id])
+                transaction.compact([Database.open(path).manifest.shards[0].id])
+                transaction.commit()
+        return Recording(operation, path, make, monkeypatch)
+
+    return record
 
 
 def copy_of(node, seen):
@@ -144,44 +217,50 @@ def copy_of(node, seen):
     return seen[id(node)]
 
 
-def violations(recorded, folder, keep=lambda call: True, tries=6):
-    """How many power losses leave a database that is neither the old nor the new version, whole and acknowledged."""
-    root, calls, before, after = recorded
-    kept = [call for call in calls if keep(call)]
+def violations(recording, folder, tries):
+    """How many power losses leave something that may not be found at that moment."""
+    kept = recording.calls
     known = {}
     count = 0
     for end in range(len(kept) + 1):
-        disk = Disk(copy_of(root, {}))
+        disk = Disk(copy_of(recording.root, {}))
         for call in kept[:end]:
             disk.replay(*call)
         done = end == len(kept)
         for seed in range(tries * 10 if done else tries):
             state = tuple(disk.cut(np.random.default_rng([end, seed])).items())
             if state not in known:
-                known[state] = content(state, folder / str(len(known)))
-            count += known[state] != after if done else known[state] not in (before, after)
+                known[state] = found_in(state, folder / str(len(known)), recording)
+            count += known[state] != recording.done if done else known[state] not in recording.during
     return count
 
 
-def content(state, path):
-    """Content hash of the database with these files; what is wrong where it has none."""
+def found_in(state, path, recording):
+    """What the recording finds in a database with these files."""
     path.mkdir(parents=True)
     for name, data in state:
         if data is None:
             (path / name).mkdir()
         else:
             (path / name).write_bytes(data)
-    try:
-        Database.open(path)
-    except DatabaseError as error:
-        return error.code
-    report = verify(path, deep=True)
-    return report.content_hash if report.ok else str(report.problems)
+    found = recording.content(path)
+    shutil.rmtree(path)
+    return found
 
 
-def test_no_power_loss_breaks_a_commit(recorded, tmp_path):
-    assert {call for call, *_ in recorded[1]} == {"create", "write", "fsync", "rename", "link", "mkdir", "unlink"}
-    assert violations(recorded, tmp_path / "cut") == 0
+CALLS = {
+    "change": {"create", "write", "fsync", "rename", "link", "mkdir", "unlink"},
+    "compact": {"create", "write", "fsync", "rename", "link", "mkdir", "unlink"},
+    "gc": {"fsync", "unlink", "rmdir"},
+    "erase": {"create", "write", "fsync", "rename", "link", "mkdir", "unlink", "rmdir"},
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_no_power_loss_breaks_an_operation(record, tmp_path, operation):
+    recording = record(operation)
+    assert {call for call, *_ in recording.calls} == CALLS[operation]
+    assert violations(recording, tmp_path / "cut", tries=4) == 0
 
 
 FLUSHES = {
@@ -193,10 +272,20 @@ FLUSHES = {
     "manifest": lambda path: path[0] == "manifests" and len(path) == 2,
     "manifests": lambda path: path == ("manifests",),
 }
+NEEDED = [("change", flush) for flush in FLUSHES]
+# A compaction that is lost altogether loses nothing, so its last flush guards no content.
+NEEDED += [("compact", flush) for flush in ("rows", "shard folder", "shards", "manifest")]
+NEEDED += [("gc", "manifests"), ("erase", "manifests"), ("erase", "last shards")]
 
 
-@pytest.mark.parametrize("flush", FLUSHES)
-def test_every_flush_is_needed(recorded, tmp_path, flush):
-    left_out = [call for call in recorded[1] if call[0] == "fsync" and FLUSHES[flush](call[1])]
+@pytest.mark.parametrize(("operation", "flush"), NEEDED)
+def test_every_flush_is_needed(record, tmp_path, operation, flush):
+    recording = record(operation)
+    calls = recording.calls
+    if flush == "last shards":  # of an erasure, whose removals must not come back
+        left_out = [max(n for n, call in enumerate(calls) if call == ("fsync", ("shards",)))]
+    else:
+        left_out = [n for n, call in enumerate(calls) if call[0] == "fsync" and FLUSHES[flush](call[1])]
     assert left_out
-    assert violations(recorded, tmp_path / "cut", lambda call: call not in left_out, tries=1) > 0
+    recording.calls = [call for n, call in enumerate(calls) if n not in left_out]
+    assert violations(recording, tmp_path / "cut", tries=1) > 0
