@@ -94,13 +94,15 @@ def _load_encoder(preset: Preset, found: Found, device: torch.device) -> DenseEn
 
 
 def _load_fcclip(settings: EncoderSettings, found: Found, device: torch.device) -> FCCLIPSegmenter:
+    from retclip.adapters.open_clip.prompts import shared_store
     from retclip.segmenters.fcclip.checkpoint import load_fcclip
     from retclip.segmenters.fcclip.preprocessing import Resolution
     from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter, SegmenterSettings
 
     resolution = Resolution(settings.short_side, settings.long_side)
     model = load_fcclip(found.path, settings.model, device)
-    return FCCLIPSegmenter(model, SegmenterSettings(training_names=frozenset(), resolution=resolution))
+    store = shared_store(model.backbone.clip_model)
+    return FCCLIPSegmenter(model, SegmenterSettings(training_names=frozenset(), resolution=resolution), store)
 
 
 def _fcclip_encoder(segmenter: FCCLIPSegmenter, settings: EncoderSettings) -> FCCLIPEncoder:
