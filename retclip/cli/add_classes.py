@@ -34,6 +34,7 @@ from retclip.cli.options import (
     parse_share,
 )
 from retclip.cli.runs import show_plan, show_report
+from retclip.cli.workers import ExecutorOption, WorkersOption, parse_workforce
 from retclip.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def add_classes(
     use_boxes: UseBoxes = False,
     max_failures: MaxFailures = "1%",
     device: DeviceOption = "auto",
+    executor: ExecutorOption = "serial",
+    workers: WorkersOption = None,
     report: ReportFile = None,
     dry_run: DryRun = False,
     json: JsonOption = False,
@@ -77,6 +80,7 @@ def add_classes(
     from retclip.vocabularies import load_vocabulary
 
     speech = Speech(json, quiet)
+    workforce = parse_workforce(executor, workers)
     database = current_database(db)
     if (images is None) == (fallback is None):
         raise InputError(
@@ -101,7 +105,7 @@ def add_classes(
             return
     regions = choose_regions(corpus, chosen, use_masks=use_masks, use_boxes=use_boxes, speech=speech)
     refuse_unknown_classes(corpus, vocabulary)
-    control = RunControl("add-classes", device, parse_share(max_failures), report)
+    control = RunControl("add-classes", device, parse_share(max_failures), report, workforce)
     run_index(database, IndexTask(corpus, regions, vocabulary, None, shots), chosen, control, speech)
 
 

@@ -32,6 +32,7 @@ from retclip.cli.options import (
     parse_share,
 )
 from retclip.cli.runs import show_plan
+from retclip.cli.workers import ExecutorOption, WorkersOption, parse_workforce
 
 app = typer.Typer(no_args_is_help=True, help="Build databases: turn pictures with labels into stored segments.")
 
@@ -59,6 +60,8 @@ def build(
     ] = False,
     max_failures: MaxFailures = "1%",
     device: DeviceOption = "auto",
+    executor: ExecutorOption = "serial",
+    workers: WorkersOption = None,
     report: ReportFile = None,
     dry_run: DryRun = False,
     json: JsonOption = False,
@@ -70,6 +73,7 @@ def build(
     from retclip.vocabularies import load_vocabulary
 
     speech = Speech(json, quiet)
+    workforce = parse_workforce(executor, workers)
     vocabulary = load_vocabulary(classes) if classes is not None else None
     corpus = open_labelled(source, (root, split), labels, vocabulary)
     if dry_run:
@@ -81,7 +85,7 @@ def build(
     regions = choose_regions(corpus, chosen, use_masks=use_masks, use_boxes=use_boxes, speech=speech)
     refuse_unknown_classes(corpus, vocabulary)
     task = IndexTask(corpus, regions, vocabulary, limit, per_class_cap)
-    control = RunControl("build", device, parse_share(max_failures), report, restart)
+    control = RunControl("build", device, parse_share(max_failures), report, workforce, restart)
     # Not `existing or path`: an interrupted first build leaves a database without segments, whose truth value is False.
     run_index(path if existing is None else existing, task, chosen, control, speech)
 

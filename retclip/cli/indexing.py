@@ -10,13 +10,16 @@ import typer
 
 from retclip.cli.console import ProgressLine, Speech
 from retclip.cli.runs import judge, show_report, stop_after_unit
+from retclip.cli.workers import Workforce
 from retclip.core.errors import InputError
 
 if TYPE_CHECKING:
     from retclip.assembly import RegionKinds
     from retclip.core.vocabulary import Vocabulary
     from retclip.indexer.build import Progress
+    from retclip.indexer.plan import BuildRequest
     from retclip.ports.corpora import Corpus
+    from retclip.ports.encoders import DenseEncoder
     from retclip.presets import Preset
     from retclip.shards import Database
 
@@ -49,6 +52,7 @@ class RunControl:
     device: str
     max_failures: float
     report: Path | None
+    workforce: Workforce
     restart: bool = False
 
 
@@ -127,39 +131,57 @@ def refuse_unknown_classes(corpus: Corpus, vocabulary: Vocabulary | None) -> Non
         )
 
 
+@dataclass(frozen=True)
+class IndexRecipe:
+    """Makes the request and the encoder of a run on a device; every worker does that for itself."""
+
+    preset: Preset
+    task: IndexTask
+
+    def __call__(self, device: str) -> tuple[BuildRequest, DenseEncoder]:
+        """What is missing is told by `make_index_models`, before anything imports torch."""
+        from retclip.assembly import make_index_models
+
+        task, settings = self.task, self.preset.index
+        models = make_index_models(self.preset, task.corpus, task.regions, device)
+        from retclip.indexer.plan import BuildRequest
+
+        request = BuildRequest(
+            task.corpus,
+            models.source,
+            task.vocabulary,
+            task.limit,
+            task.per_class_cap,
+            settings.batch,
+            settings.min_area,
+            settings.thumbnails,
+            settings.shard_rows,
+            models.records,
+        )
+        return request, models.encoder
+
+
 def run_index(target: Database | Path, task: IndexTask, preset: Preset, control: RunControl, speech: Speech) -> None:
     """Build into an existing database, or make one at a path; the weights are loaded before anything is written."""
-    from retclip.assembly import make_index_models
     from retclip.presets import preset_to_mapping
     from retclip.shards import Database
 
-    models = make_index_models(preset, task.corpus, task.regions, control.device)
-    # What is missing is told above, before anything imports torch.
+    recipe = IndexRecipe(preset, task)
+    request, encoder = recipe(control.workforce.device_here(control.device))
     from retclip.indexer.build import build
-    from retclip.indexer.plan import BuildRequest
 
     if isinstance(target, Path):
-        space, settings = models.encoder.space, preset_to_mapping(preset)
-        target = Database.create(target, space, settings, preset.index.key_transform)
-    request = BuildRequest(
-        task.corpus,
-        models.source,
-        task.vocabulary,
-        task.limit,
-        task.per_class_cap,
-        preset.index.batch,
-        preset.index.min_area,
-        preset.index.thumbnails,
-        preset.index.shard_rows,
-        models.records,
-    )
+        target = Database.create(target, encoder.space, preset_to_mapping(preset), preset.index.key_transform)
+    executor = control.workforce.executor(recipe, control.device)
     with speech.progress("index", "images") as line, stop_after_unit() as check:
 
         def observe(progress: Progress) -> None:
             _show(line, progress)
             check()
 
-        outcome = build(target, request, models.encoder, control.operation, observe, restart=control.restart)
+        outcome = build(
+            target, request, encoder, control.operation, observe, restart=control.restart, executor=executor
+        )
     show_report(outcome, control.report, speech)
     judge(outcome, control.max_failures)
 

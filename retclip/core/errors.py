@@ -30,6 +30,10 @@ class RetclipError(Exception):
         self.why = why
         self.fix = fix
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors travel between processes; pickle would call the class with the message alone.
+        return _unpickled, (type(self), self.__dict__)
+
     def __str__(self) -> str:
         lines = [f"{self.code} {self.what}"]
         for name, text in (("why", self.why), ("fix", self.fix)):
@@ -37,6 +41,12 @@ class RetclipError(Exception):
                 # Several reasons stand below one another.
                 lines.append(f"  {name}: " + text.replace("\n", "\n       "))
         return "\n".join(lines)
+
+
+def _unpickled(kind: type[RetclipError], state: dict[str, str]) -> RetclipError:
+    error = kind.__new__(kind, state["what"])
+    error.__dict__.update(state)
+    return error
 
 
 class InputError(RetclipError):

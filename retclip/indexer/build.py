@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,12 @@ import numpy.typing as npt
 
 from retclip import __version__
 from retclip.core.errors import FeatureSpaceMismatch
-from retclip.core.prefetch import prefetched
 from retclip.core.segments import StoredSegment
 from retclip.core.vocabulary import normalise_name
+from retclip.indexer.executors import Executor, Queue, SerialExecutor
 from retclip.indexer.plan import BuildRequest, WorkUnit, work_units
 from retclip.indexer.report import RunReport
-from retclip.indexer.units import Failure, LoadedUnit, UnitResult, load_unit, run_unit
+from retclip.indexer.units import Failure, UnitResult
 from retclip.ports.encoders import DenseEncoder
 from retclip.shards import Database, Ledger
 from retclip.shards.compaction import told
@@ -47,15 +48,18 @@ def build(
     observe: Observer = lambda _: None,
     *,
     restart: bool = False,
+    executor: Executor | None = None,
 ) -> RunReport:
     """Bring everything `request` names into the database as one new version.
 
     Finished units lie in the database's ledger until the commit, so a killed run repeats at most one unit. Segments the
     database already holds add nothing; a run that adds nothing makes no version. `restart` forgets finished units.
+    `executor` runs the units elsewhere, with the networks of `request` and `encoder`; by default they run here.
 
     Raises:
         FeatureSpaceMismatch: the encoder is not the database's.
         DatabaseError: E304 when another process is at the same build.
+        ResourceError: E330 when workers of the executor keep dying.
     """
     if database.space != encoder.space:
         raise FeatureSpaceMismatch(
@@ -63,67 +67,103 @@ def build(
         )
     start = time.perf_counter()
     ledger = Ledger(database.path, request.job(encoder.space))
+    tally = _Tally(request)
     with ledger.running():
         if restart:
             ledger.forget(ledger.units())
-        outcome = _run_units(database, request, encoder, ledger, observe)
-        database, intake = _commit(database, request, ledger, outcome.keys, operation)
+        _Run(database, ledger, tally).carry_out(executor or SerialExecutor(request, encoder), observe)
+        database, intake = _commit(database, request, ledger, tally.keys, operation)
         # Only what this run committed: the ledger may hold units of a longer run that was interrupted.
-        ledger.forget(outcome.keys)
+        ledger.forget(tally.keys)
     return RunReport(
         database=database.name,
         version=database.version,
-        images=outcome.images,
+        images=tally.images,
         added=intake.added,
-        known=outcome.known + intake.known,
+        known=tally.known + intake.known,
         capped=intake.capped,
         classes=_class_counts(database, request),
-        resumed_units=outcome.resumed,
+        resumed_units=tally.resumed,
         content_hash=database.content_hash(),
         seconds=time.perf_counter() - start,
-        failures=tuple(outcome.failures),
-        warnings=(*request.corpus.warnings(), *_elsewhere_warnings(database, outcome.elsewhere)),
+        failures=tuple(tally.failures()),
+        warnings=(*request.corpus.warnings(), *_elsewhere_warnings(database, tally.elsewhere())),
     )
 
 
-@dataclass
-class _Outcome:
-    keys: list[str] = field(default_factory=list)
-    images: int = 0
-    segments: int = 0
-    known: int = 0
-    resumed: int = 0
-    elsewhere: Counter[tuple[str, str]] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
+class _Tally:
+    """Adds up what the units of a run gave, in whatever order they are finished."""
+
+    def __init__(self, request: BuildRequest) -> None:
+        self.keys: list[str] = []
+        self.images = self.segments = self.known = self.resumed = 0
+        self._request, self._failed = request, 0
+        self._remarks: dict[str, Mapping[str, Any]] = {}
+
+    def plan(self) -> Iterator[WorkUnit]:
+        """The units of the request, noted in plan order."""
+        for unit in work_units(self._request.images(), self._request.batch):
+            self.keys.append(unit.key)
+            yield unit
+
+    def add(self, unit: WorkUnit, facts: Mapping[str, Any]) -> None:
+        """Count a finished unit."""
+        self.images += len(unit.images)
+        self.segments += facts["segments"]
+        self.known += facts["known"]
+        self._failed += len(facts["failures"])
+        if facts["failures"] or facts["elsewhere"]:
+            self._remarks[unit.key] = facts
+
+    def progress(self) -> Progress:
+        """How far the run is."""
+        return Progress(self.images, self._request.size(), self.segments, self._failed, self.resumed)
+
+    def failures(self) -> list[Failure]:
+        """Failed pictures in plan order."""
+        return [Failure(**failure) for facts in self._in_order() for failure in facts["failures"]]
+
+    def elsewhere(self) -> Counter[tuple[str, str]]:
+        """See `UnitResult.elsewhere`."""
+        counts: Counter[tuple[str, str]] = Counter()
+        for facts in self._in_order():
+            counts.update({(label, stored): count for label, stored, count in facts["elsewhere"]})
+        return counts
+
+    def _in_order(self) -> Iterator[Mapping[str, Any]]:
+        return (self._remarks[key] for key in self.keys if key in self._remarks)
 
 
-def _run_units(
-    database: Database, request: BuildRequest, encoder: DenseEncoder, ledger: Ledger, observe: Observer
-) -> _Outcome:
-    outcome = _Outcome()
-    for unit, loaded in prefetched(_loaded_units(request, ledger), ahead=1):
-        if loaded is None:
-            outcome.resumed += 1
-            facts = ledger.read(unit.key)[2]
+class _Run:
+    """Takes the results of an executor into the ledger."""
+
+    def __init__(self, database: Database, ledger: Ledger, tally: _Tally) -> None:
+        self._database, self._ledger, self._tally = database, ledger, tally
+        self._stopping = False
+
+    def carry_out(self, executor: Executor, observe: Observer) -> None:
+        """Run all units. An interrupt of `observe` lets the running units finish, and their results are kept."""
+        queue = Queue(self._tally.plan(), lambda unit: self._ledger.has(unit.key), lambda: self._stopping)
+        with closing(executor.results(self._database, queue)) as results:
+            try:
+                for unit, result in results:
+                    self._take(unit, result)
+                    observe(self._tally.progress())
+            except KeyboardInterrupt:
+                self._stopping = True
+                for unit, result in results:
+                    self._take(unit, result)
+                raise
+
+    def _take(self, unit: WorkUnit, result: UnitResult | None) -> None:
+        if result is None:
+            self._tally.resumed += 1
+            facts = self._ledger.read(unit.key)[2]
         else:
-            result = run_unit(loaded, request, encoder, database.live_labels)
             facts = _facts(result)
-            database.store_thumbnails(result.thumbnails)
-            ledger.put(unit.key, result.segments, result.vectors, facts)
-        outcome.keys.append(unit.key)
-        outcome.images += len(unit.images)
-        outcome.segments += facts["segments"]
-        outcome.known += facts["known"]
-        outcome.elsewhere.update({(label, stored): count for label, stored, count in facts["elsewhere"]})
-        outcome.failures.extend(Failure(**failure) for failure in facts["failures"])
-        observe(Progress(outcome.images, request.size(), outcome.segments, len(outcome.failures), outcome.resumed))
-    return outcome
-
-
-def _loaded_units(request: BuildRequest, ledger: Ledger) -> Iterator[tuple[WorkUnit, LoadedUnit | None]]:
-    """Units in plan order, decoded; None for those that an earlier run finished."""
-    for unit in work_units(request.images(), request.batch):
-        yield unit, None if ledger.has(unit.key) else load_unit(unit)
+            self._database.store_thumbnails(result.thumbnails)
+            self._ledger.put(unit.key, result.segments, result.vectors, facts)
+        self._tally.add(unit, facts)
 
 
 def _facts(result: UnitResult) -> dict[str, Any]:
