@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from retclip.core.errors import DatabaseError
+from retclip.core.errors import DatabaseError, require
 from retclip.reports.provenance import SCHEMA
 
 MAX_DOCUMENT_BYTES = 1 << 28
@@ -29,25 +29,25 @@ def nearest_distances(folder: Path, feature_space: str, transform: str) -> npt.N
     """
     distances: list[float] = []
     for path in sorted(folder.rglob("segments.json")):
-        document = _document(path)
-        if why := _foreign(document["run"], feature_space, transform):
+        try:
+            document = _document(path)
+            why = _foreign(document["run"], feature_space, transform)
+            nearest = [segment["neighbors"][:1] for segment in document["segments"]]
+            distances += [float(neighbor["distance"]) for found in nearest for neighbor in found]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _unusable(path, f"It is no {SCHEMA}: {type(error).__name__}: {error}.") from error
+        if why:
             raise _unusable(path, why)
-        nearest = (segment["neighbors"][:1] for segment in document["segments"])
-        distances += [float(neighbor["distance"]) for found in nearest for neighbor in found]
     if not distances:
         raise _unusable(folder, "It holds no segments.json with neighbours.")
     return np.array(distances)
 
 
 def _document(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_DOCUMENT_BYTES:
-            raise _unusable(path, f"It is larger than {MAX_DOCUMENT_BYTES} bytes.")
-        document: dict[str, Any] = json.loads(path.read_bytes())
-        if document["schema"] != SCHEMA:
-            raise _unusable(path, f"Its schema is {document['schema']}, expected {SCHEMA}.")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _unusable(path, f"It is no {SCHEMA}: {error}") from error
+    size = path.stat().st_size
+    require(size <= MAX_DOCUMENT_BYTES, "size", f"<= {MAX_DOCUMENT_BYTES} bytes", size)
+    document: dict[str, Any] = json.loads(path.read_bytes())
+    require(document["schema"] == SCHEMA, "schema", SCHEMA, document["schema"])
     return document
 
 
