@@ -25,11 +25,11 @@ from stand_in import RidgeText, class_texts, cross_fitted
 
 from retclip.evaluation.datasets import open_evaluation_set
 from retclip.evaluation.held_out import HeldOut, OwnPicture, from_database, from_observations, without_columns
-from retclip.evaluation.observations import ObservationStore
 from retclip.evaluation.reliability import doubtful, fit_reliability, nearest_is_right
 from retclip.evaluation.tuning import Candidate, Ground, best_of, count_labels, predict_columns, sweep, with_fit
 from retclip.presets import FusionSettings, Preset, RetrievalSettings, load_preset
 from retclip.query.matching import match_labels
+from retclip.query.observations import ObservationStore
 from retclip.query.scoring import AskedClasses
 from retclip.shards import Database, open_database
 

@@ -122,9 +122,9 @@ def _report(
 ) -> None:
     import numpy as np
 
+    from retclip.core.files import prepare_folder, write_json
     from retclip.evaluation.datasets import load_seen_classes, seen_list_of
     from retclip.evaluation.figures import figures_document
-    from retclip.reports.files import prepare_folder, write_json
 
     listed = asked.seen_file or seen_list_of(dataset.name)
     columns = load_seen_classes(listed, dataset.vocabulary) if listed else ready.seen_by_default

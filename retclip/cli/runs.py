@@ -43,7 +43,7 @@ def show_plan(corpus: Corpus, speech: Speech) -> None:
 
 def show_report(outcome: RunReport, file: Path | None, speech: Speech) -> None:
     """What a run did, every failed picture by name; also as JSON into `file`."""
-    from retclip.reports.files import write_json
+    from retclip.core.files import write_json
 
     if file is not None:
         write_json(file, outcome.to_json())

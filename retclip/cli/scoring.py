@@ -12,11 +12,11 @@ from retclip.cli.options import proposed
 
 if TYPE_CHECKING:
     from retclip.evaluation.leakage import Leak
-    from retclip.evaluation.observations import ObservationStore
     from retclip.evaluation.session import Source
     from retclip.evaluation.tally import Tally
     from retclip.evaluation.truth import EvaluationSet
     from retclip.presets import Preset
+    from retclip.query.observations import ObservationStore
     from retclip.shards import Database
     from retclip.shards.layers import LayeredIndex, Layering
 
@@ -109,9 +109,9 @@ def _observe(
 ) -> ObservationStore:
     """What the networks say of every picture; they are made only for pictures that were not observed before."""
     from retclip.assembly import make_models
-    from retclip.evaluation.observations import ObservationStore
     from retclip.evaluation.oracles import TrueMasks
     from retclip.evaluation.session import observe_all
+    from retclip.query.observations import ObservationStore
     from retclip.query.pipeline import RetrievalSegmenter
 
     def observer() -> RetrievalSegmenter:

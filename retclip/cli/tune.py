@@ -73,8 +73,8 @@ def tune(
 
 
 def _write(path: Path, preset: Preset, database: Database, best: Outcome) -> None:
+    from retclip.core.files import write_bytes
     from retclip.presets.writer import preset_to_toml
-    from retclip.reports.files import write_bytes
 
     comment = f"Tuned on {database.name}@{database.version}: stored {best.stored:.4f}, absent {best.absent:.4f}."
     write_bytes(path, preset_to_toml(preset, comment).encode())
@@ -142,7 +142,7 @@ def _read_observed(folder: Path, name: str | None, root: Path | None, split: str
 
     from retclip.evaluation.datasets import open_evaluation_set
     from retclip.evaluation.held_out import from_observations
-    from retclip.evaluation.observations import ObservationStore
+    from retclip.query.observations import ObservationStore
 
     if name is None:
         why = "Observations hold no annotation."

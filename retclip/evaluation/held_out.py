@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 
 from retclip.core.errors import InputError, require
-from retclip.evaluation.observations import ObservationStore
 from retclip.evaluation.truth import EvaluationSet
 from retclip.presets import RetrievalSettings
 from retclip.query.matching import LabelMap
+from retclip.query.observations import ObservationStore
 from retclip.query.pipeline import hits_of
 from retclip.query.scoring import Hits, Observation, leave_out
 from retclip.shards import Database

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from retclip.core.masks import MaskSet
 from retclip.core.vocabulary import Vocabulary
-from retclip.evaluation.observations import ObservedImage
 from retclip.evaluation.oracles import best_proposals, only_present, present_columns, restrict, true_labels
 from retclip.evaluation.panoptic_quality import MapSegment
 from retclip.evaluation.prediction import Prediction
@@ -18,6 +17,7 @@ from retclip.ports.neighbors import NeighborIndex
 from retclip.presets import Preset
 from retclip.query.matching import LabelMap
 from retclip.query.merge import merge_panoptic, semantic_map, thing_instances
+from retclip.query.observations import ObservedImage
 from retclip.query.pipeline import asked_classes, find_neighbors, hits_of
 from retclip.query.scoring import Hits, Observation, weigh
 

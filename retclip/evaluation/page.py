@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retclip.reports.files import write_bytes
+from retclip.core.files import write_bytes
 from retclip.reports.markup import Markup, joined, tag
 
 _STYLE = Markup("""

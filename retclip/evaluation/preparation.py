@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from retclip.core.errors import InputError
+from retclip.core.files import prepare_folder, write_bytes, write_json
 from retclip.core.images import read_annotation
 from retclip.core.rle import encode_mask, mask_box
 from retclip.core.vocabulary import Vocabulary
 from retclip.corpora.ade20k import Ade20kCorpus
 from retclip.ports.corpora import CorpusImage
 from retclip.reports.coco import categories, panoptic_png
-from retclip.reports.files import prepare_folder, write_bytes, write_json
 from retclip.vocabularies import load_vocabulary
 
 # Published sizes; a tree with another number of pictures is incomplete.

@@ -15,10 +15,10 @@ from retclip.core.images import Picture, read_picture
 from retclip.core.masks import MaskSet
 from retclip.evaluation.labelling import Labeller, LabelSettings
 from retclip.evaluation.leakage import Leak, LeakGuard
-from retclip.evaluation.observations import ObservationStore, ObservedImage
 from retclip.evaluation.prediction import PredictedFolder, Prediction
 from retclip.evaluation.tally import Tally
 from retclip.evaluation.truth import EvaluationSet, TruthImage, TruthMap
+from retclip.query.observations import ObservationStore, ObservedImage
 from retclip.query.scoring import Observation
 from retclip.shards import Database
 from retclip.shards.layers import Layering, reopen

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from retclip.core.panoptic import PanopticMap, Segment
 from retclip.core.results import Instances
 from retclip.core.vocabulary import Vocabulary
 from retclip.presets import MergeSettings
+from retclip.query.surfaces import Ownership, PixelSurface, Surface
 from retclip.query.touching import join_touching
 
 
@@ -27,29 +28,56 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class _Ownership:
-    """Who owns which pixel.
+class Verdict:
+    """The proposals that are something, in their order: row (K,), best class column (K,) and its score best (K,)."""
+
+    row: Tensor
+    column: Tensor
+    best: Tensor
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A panoptic map in terms of a surface.
 
     Attributes:
-        owner: (H, W) kept proposal that won the pixel.
-        inside: (H, W) bool, the owner's mask probability is at least one half there.
-        owned, full: (K,) pixels won, and pixels of the whole mask, per kept proposal.
+        ids: int32 segment of every cell, 0 = unlabelled.
+        segments: exactly those that occur.
+        proposals: per segment, the row of the proposal that made it.
+        labels: column of every proposal that holds cells, by row; several may share a segment.
     """
 
-    owner: Tensor
-    inside: Tensor
-    owned: Tensor
-    full: Tensor
+    ids: npt.NDArray[np.int32]
+    segments: tuple[Segment, ...]
+    proposals: tuple[int, ...]
+    labels: Mapping[int, int]
 
 
 def merge_panoptic(
     masks: MaskSet, scores: Tensor, void: Tensor | None, vocabulary: Vocabulary, settings: MergeSettings
 ) -> Merged:
-    """Give every pixel to the best proposal that covers it.
+    """Give every pixel to the best proposal that covers it; see `verdict_of` and `decide`."""
+    decision = decide(PixelSurface(masks), verdict_of(scores, void, settings), vocabulary, settings)
+    return Merged(PanopticMap(decision.ids, decision.segments), decision.proposals)
+
+
+def verdict_of(scores: Tensor, void: Tensor | None, settings: MergeSettings) -> Verdict:
+    """All that a map depends on beside the masks.
 
     Args:
         scores: (N, C) fused scores, in column order of the vocabulary.
         void: (N,) probability of being nothing; a proposal whose best class is below it is dropped.
+    """
+    best, column = scores.max(dim=1) if len(scores) else (scores.new_zeros(0), scores.new_zeros(0, dtype=torch.long))
+    keep = best > settings.score_threshold
+    if void is not None:
+        keep &= best > void
+    row = keep.nonzero()[:, 0]
+    return Verdict(row, column[row], best[row])
+
+
+def decide(surface: Surface, verdict: Verdict, vocabulary: Vocabulary, settings: MergeSettings) -> Decision:
+    """Give every cell to the best proposal that covers it.
 
     `argmax` is FC-CLIP's rule: pixels go to the highest score x mask probability, and a proposal that wins less than
     `overlap_threshold` of its own pixels is skipped, its pixels stay unlabelled. `greedy` (panoptic FPN, Kirillov et
@@ -58,89 +86,78 @@ def merge_panoptic(
     Regions of one stuff class share a segment; things get one each, or with `join_things` one per group of touching
     regions. Ids count from 1 in the order of the proposals.
     """
-    best, column = scores.max(dim=1) if len(scores) else (scores.new_zeros(0), scores.new_zeros(0, dtype=torch.long))
-    keep = best > settings.score_threshold
-    if void is not None:
-        keep &= best > void
-    rows = keep.nonzero()[:, 0]
-    if len(rows) == 0:
-        return Merged(PanopticMap(np.zeros(masks.image_size, dtype=np.int32), ()), ())
-    assign = (
-        _assign
-        if settings.rule == "argmax"
-        else partial(_assign_greedily, overlap_threshold=settings.overlap_threshold)
-    )
-    ownership = assign(masks.select(rows), best[rows])
-    value, chosen = _number_segments(ownership, column[rows], vocabulary, settings.overlap_threshold)
-    ids = torch.where(ownership.inside, value[ownership.owner], 0).to(torch.int32).cpu().numpy()
+    if len(verdict.row) == 0:
+        return Decision(np.zeros(surface.shape, np.int32), (), (), {})
+    chosen, column = surface.select(verdict.row), verdict.column.tolist()
+    if settings.rule == "argmax":
+        ownership = chosen.strongest(verdict.best)
+    else:
+        ownership = _assign_greedily(chosen, verdict.best.cpu(), settings.overlap_threshold)
+    value, founders = _number_segments(chosen, ownership, column, vocabulary, settings.overlap_threshold)
+    # Owner -1 reads the last entry: nothing.
+    ids = np.append(value, np.int32(0))[ownership.owner]
     if settings.join_things:
-        ids, chosen = _join_things(ids, chosen, column[rows].tolist(), vocabulary)
-    return _describe(ids, chosen, rows.tolist(), column[rows].tolist(), best[rows].tolist(), vocabulary)
+        ids, founders = _join_things(chosen, ids, founders, column, vocabulary)
+    row, best = verdict.row.tolist(), verdict.best.tolist()
+    return Decision(
+        ids,
+        _describe(chosen, ids, {number: (column[k], best[k]) for number, k in founders.items()}, vocabulary),
+        tuple(row[k] for k in founders.values()),
+        {row[k]: column[k] for k in np.flatnonzero(value).tolist()},
+    )
 
 
-def _assign(masks: MaskSet, best: Tensor) -> _Ownership:
-    owners, insides = [], []
-    full = torch.zeros(len(masks), dtype=torch.long, device=best.device)
-    for top, bottom in masks.bands():
-        probability = masks.band(top, bottom).to(best.device)
-        owner = (best[:, None, None] * probability).argmax(dim=0)
-        owners.append(owner)
-        insides.append(probability.gather(0, owner[None])[0] >= 0.5)
-        full += (probability >= 0.5).sum(dim=(1, 2))
-    owner = torch.cat(owners)
-    # A pixel that no mask touches has argmax 0 by accident; FC-CLIP counts it as owned all the same, and so do we.
-    owned = torch.bincount(owner.flatten(), minlength=len(masks))
-    return _Ownership(owner, torch.cat(insides), owned, full)
-
-
-def _assign_greedily(masks: MaskSet, best: Tensor, overlap_threshold: float) -> _Ownership:
+def _assign_greedily(surface: Surface, best: Tensor, overlap_threshold: float) -> Ownership:
     # One small step per proposal, each waiting for the one before: on the host this costs microseconds, as device
     # kernels or thread-pool jobs mostly their launch.
-    owner = np.zeros(masks.image_size, dtype=np.int64)
-    free = np.ones(masks.image_size, dtype=bool)
-    owned, full = np.zeros(len(masks), dtype=np.int64), np.zeros(len(masks), dtype=np.int64)
+    owner = np.full(surface.shape, -1, dtype=np.int32)
+    free = np.ones(surface.shape, dtype=bool)
+    owned, full = np.zeros(len(best), dtype=np.int64), np.zeros(len(best), dtype=np.int64)
     for row in best.argsort(descending=True, stable=True).tolist():
-        region = masks.region(row).cpu().numpy()
+        region = surface.region(row)
         gain = region & free
-        full[row], claim = np.count_nonzero(region), np.count_nonzero(gain)
+        full[row], claim = surface.count(region), surface.count(gain)
         if claim > 0 and claim >= overlap_threshold * full[row]:
             owner[gain] = row
             free &= ~gain
             owned[row] = claim
-    device = best.device
-    arrays = (torch.from_numpy(values).to(device) for values in (owner, ~free, owned, full))
-    return _Ownership(*arrays)
+    return Ownership(owner, owned, full)
 
 
 def _number_segments(
-    ownership: _Ownership, column: Tensor, vocabulary: Vocabulary, overlap_threshold: float
-) -> tuple[Tensor, dict[int, int]]:
+    surface: Surface, ownership: Ownership, column: list[int], vocabulary: Vocabulary, overlap_threshold: float
+) -> tuple[npt.NDArray[np.int32], dict[int, int]]:
     """Segment id of every kept proposal (0 = skipped), and which kept proposal founded each id."""
-    final = torch.bincount(ownership.owner[ownership.inside], minlength=len(column)).tolist()
+    # Nobody's cells are counted in place 0 and left out.
+    final = surface.areas(ownership.owner + 1, len(column) + 1)[1:].tolist()
     owned, full = ownership.owned.tolist(), ownership.full.tolist()
-    value = [0] * len(column)
+    value = np.zeros(len(column), np.int32)
     founders: dict[int, int] = {}
     stuff: dict[int, int] = {}
-    for row, category in enumerate(column.tolist()):
+    for row, category in enumerate(column):
         if not (owned[row] and full[row] and final[row]) or owned[row] / full[row] < overlap_threshold:
             continue
         if not vocabulary[category].is_thing and category in stuff:
             value[row] = stuff[category]
             continue
-        value[row] = len(founders) + 1
-        founders[value[row]] = row
+        number = len(founders) + 1
+        value[row], founders[number] = number, row
         if not vocabulary[category].is_thing:
-            stuff[category] = value[row]
-    return torch.tensor(value, device=column.device), founders
+            stuff[category] = number
+    return value, founders
 
 
 def _join_things(
-    ids: npt.NDArray[np.int32], founders: dict[int, int], column: list[int], vocabulary: Vocabulary
+    surface: Surface,
+    ids: npt.NDArray[np.int32],
+    founders: dict[int, int],
+    column: list[int],
+    vocabulary: Vocabulary,
 ) -> tuple[npt.NDArray[np.int32], dict[int, int]]:
     """Touching things of one class become one segment; ids are numbered anew, the largest part stands for the whole."""
     columns = np.array([-1, *(column[row] for row in founders.values())])
     joins = np.array([False, *(vocabulary[column[row]].is_thing for row in founders.values())])
-    target = join_touching(ids, columns, joins)
+    target = join_touching(surface.borders(ids), surface.areas(ids, len(columns)), columns, joins)
     kept = sorted(set(target[1:].tolist()))
     number = np.zeros(len(columns), dtype=np.int32)
     number[kept] = np.arange(1, len(kept) + 1)
@@ -148,22 +165,16 @@ def _join_things(
 
 
 def _describe(
-    ids: npt.NDArray[np.int32],
-    founders: dict[int, int],
-    rows: list[int],
-    column: list[int],
-    best: list[float],
-    vocabulary: Vocabulary,
-) -> Merged:
+    surface: Surface, ids: npt.NDArray[np.int32], labels: Mapping[int, tuple[int, float]], vocabulary: Vocabulary
+) -> tuple[Segment, ...]:
+    """The segments of `labels`: id -> (column, score)."""
+    areas, boxes = surface.areas(ids, len(labels) + 1).tolist(), surface.boxes(ids, len(labels) + 1).tolist()
     segments = []
-    areas = np.bincount(ids.ravel(), minlength=len(founders) + 1)
-    for value, row in founders.items():
-        category = vocabulary[column[row]]
-        mask = ids == value
-        y, x = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        box = (int(x[0]), int(y[0]), int(x[-1] - x[0] + 1), int(y[-1] - y[0] + 1))
-        segments.append(Segment(value, category.id, category.is_thing, float(best[row]), int(areas[value]), box))
-    return Merged(PanopticMap(ids, tuple(segments)), tuple(rows[row] for row in founders.values()))
+    for number, (column, score) in labels.items():
+        category, (x0, y0, x1, y1) = vocabulary[column], boxes[number]
+        box = (x0, y0, x1 - x0, y1 - y0)
+        segments.append(Segment(number, category.id, category.is_thing, score, areas[number], box))
+    return tuple(segments)
 
 
 def semantic_map(masks: MaskSet, scores: Tensor) -> npt.NDArray[np.int32]:

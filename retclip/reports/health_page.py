@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from pathlib import Path
 
+from retclip.core.files import write_bytes
 from retclip.reports.captions import one_line, percent
-from retclip.reports.files import write_bytes
 from retclip.reports.html_image import Gallery
 from retclip.reports.markup import Markup, joined, tag
 from retclip.shards.health import ClassHealth, Disagreement, Duplicate, Health

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retclip.core.files import atomic_file
 from retclip.core.results import SegmentationResult
-from retclip.reports.files import atomic_file
 from retclip.reports.html_image import Gallery, image_article
 from retclip.reports.html_overview import Tally, overview
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from retclip.core.errors import InputError, require
+from retclip.core.files import prepare_folder, write_bytes, write_json
 from retclip.core.results import SegmentationResult
 from retclip.core.vocabulary import Vocabulary
 from retclip.reports import coco
-from retclip.reports.files import prepare_folder, write_bytes, write_json
 from retclip.reports.html import ReportItem, Thumbnail, write_html_report
 from retclip.reports.overlay import draw_overlay
 from retclip.reports.provenance import segments_document

@@ -5,7 +5,7 @@ import torch
 
 from retclip.core.errors import InputError
 from retclip.core.masks import Frame, MaskSet
-from retclip.evaluation.observations import ObservationStore, ObservedImage
+from retclip.query.observations import ObservationStore, ObservedImage
 from retclip.query.scoring import Observation
 
 IDENTITY = {"feature_space": "abc", "scales": [1.0, 2.0]}

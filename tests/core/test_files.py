@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retclip.core.errors import InputError, ResourceError
-from retclip.reports.files import atomic_file, prepare_folder, write_bytes, write_json
+from retclip.core.files import atomic_file, prepare_folder, write_bytes, write_json
 
 
 def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):

@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from retclip.core.errors import InputError, require
+from retclip.core.files import prepare_folder, write_bytes, write_json
 from retclip.core.masks import Frame, MaskSet
 from retclip.core.panoptic import ids_to_rgb, rgb_to_ids
-from retclip.evaluation.atoms import Atoms, split_into_atoms
+from retclip.query.atoms import Atoms, split_into_atoms
 from retclip.query.scoring import Observation
-from retclip.reports.files import prepare_folder, write_bytes, write_json
 
 _TABLES = ("clip", "in_vocab", "void", "valid")
 _NOTES = {"sha256", "origin", "height", "width"}
@@ -40,7 +40,7 @@ class ObservedImage:
 class ObservationStore:
     """A folder of observed pictures, valid for one set of models and proposals.
 
-    Binary masks are kept as a partition (`evaluation/atoms.py`) inside a PNG, logits as 16-bit floats; keys and scores
+    Binary masks are kept as a partition (`query/atoms.py`) inside a PNG, logits as 16-bit floats; keys and scores
     as they are. Nothing in it is code: safetensors and PNG only.
 
     Args:
