@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ def _data_folder(variable: str, default: str) -> Path:
     if os.environ.get("RETCLIP_REQUIRE_DATA") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Databases and caches of tests stay out of the user's own home, and no test asks the hub."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETCLIP_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("RETCLIP_OFFLINE", "1")
+        yield
 
 
 @pytest.fixture(scope="session")
