@@ -15,7 +15,7 @@ from retclip.shards.search.scope import Scope
 from retclip.shards.transforms import KeyTransform
 
 BLOCK_ROWS = 65_536
-_STEP_ROWS = 1_024  # a step's float64 values stay in the processor's cache
+_STEP_ROWS = 4_096  # few enough steps for busy processors, where every parallel call waits for the slowest thread
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,165 @@
+"""Search under a vocabulary, against every peer in the same process: milliseconds and recall.
+
+    pip install -r benchmarks/shards/requirements.txt
+    python benchmarks/shards/search.py --rows 100000 --work /tmp/shards --out benchmarks/shards/search_100k.json
+
+Ours and a peer take turns, rep by rep, so that a noisy moment hits both. One peer is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before anything loads OpenBLAS: the one inside faiss's wheel is of 2021 and takes newer processors for old ones.
+if "avx512f" in open("/proc/cpuinfo").read():  # noqa: SIM115, PTH123
+    os.environ.setdefault("OPENBLAS_CORETYPE", "SKYLAKEX")
+os.environ.setdefault("RUST_LOG", "error")  # LanceDB warns at every search
+
+import argparse
+import gc
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from corpus import Corpus, Question, Rows, judge
+from data import build
+from peers import contestants
+
+from retclip.shards import Database
+from retclip.shards.search.kernels import fastest_cpu_kernel
+
+K, SHARES, PER_CLASS = 32, (0.01, 0.1, 0.5, 1.0), 4
+SLOW_SECONDS = 15.0  # a peer that takes longer for its reps is not asked again
+
+
+def main() -> None:
+    """Run, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--reps", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--work", type=Path, required=True, help="folder for the database, reused")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--peers", default="", help="only peers whose name holds this")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    faiss.omp_set_num_threads(args.threads)
+    faiss.cvar.distance_compute_blas_threshold = 1  # below it 1.15 takes a slow path for 100 queries
+    args.work.mkdir(parents=True, exist_ok=True)
+    database = build(args.work / f"synthetic-{args.rows}.retdb", args.rows)
+    corpus = Corpus.of(database)
+    questions = [Question.draw(corpus, share) for share in SHARES]
+    results = [_ours(database, corpus, question, args.reps) for question in questions]
+    for make in contestants(args.rows):
+        begun = time.perf_counter()
+        peer = make(corpus)
+        built = time.perf_counter() - begun
+        if args.peers in peer.name:
+            for question, result in zip(questions, results, strict=True):
+                for setting in peer.settings:
+                    row = _duel(database, corpus, question, peer.prepare(question, setting), args.reps)
+                    row |= {"peer": peer.name, "setting": setting, "build_seconds": round(built, 1)}
+                    result["peers"].append(row)
+                    print(f"  {question.share:4.0%} {peer.name} [{setting}]: {_line(row)}", flush=True)
+        del peer
+        gc.collect()
+    args.out.write_text(json.dumps({"machine": _machine(args), "k": K, "questions": results}, indent=1) + "\n")
+
+
+def _ask(database: Database, corpus: Corpus, question: Question, cap: int | None = None) -> Callable[[], Rows]:
+    classes = np.sort(corpus.class_id[question.classes]).tolist()
+    return lambda: corpus.rows_of(database.search(question.queries, K, classes, cap, "none"))
+
+
+def _ours(database: Database, corpus: Corpus, question: Question, reps: int) -> dict[str, Any]:
+    """Our own times: the first search of a vocabulary, later ones, with a limit per class, and the floors."""
+    classes = np.sort(corpus.class_id[question.classes]).tolist()
+    begun = time.perf_counter()
+    database.search(question.queries, K, classes, None, "none")
+    first = time.perf_counter() - begun
+    rows = np.concatenate([np.arange(r.start, r.stop) for r in corpus.ranges(question.classes)])
+    keys, asked = torch.from_numpy(corpus.vectors[rows]).bfloat16(), torch.from_numpy(question.queries).bfloat16()
+    capped = _ask(database, corpus, question, PER_CLASS)
+    times = _interleaved(
+        {
+            "ours": _ask(database, corpus, question),
+            "ours_per_class": capped,
+            "bfloat16_floor": lambda: [asked @ part.T for part in keys.split(65_536)],
+        },
+        reps,
+    )
+    plan = database.plan(len(question.queries), K, classes)
+    result = {
+        "share": question.share,
+        "classes": len(classes),
+        "rows": len(rows),
+        "queries": len(question.queries),
+        "first_ms": round(first * 1e3, 2),
+        "plan": [plan.backend, plan.reason, fastest_cpu_kernel().name],
+        **{f"{name}_ms": _summary(seconds) for name, seconds in times.items()},
+        "per_class_k": PER_CLASS,
+        "peers": [],
+    }
+    print(json.dumps(result), flush=True)
+    return result
+
+
+def _duel(
+    database: Database, corpus: Corpus, question: Question, theirs: Callable[[int], Rows], reps: int
+) -> dict[str, Any]:
+    ours = _ask(database, corpus, question)
+    truth, found = ours(), theirs(K)
+    times = _interleaved({"ours": ours, "theirs": lambda: theirs(K)}, reps)
+    row: dict[str, Any] = {f"{name}_ms": _summary(seconds) for name, seconds in times.items()}
+    row["ratio_of_medians"] = round(row["theirs_ms"]["median"] / row["ours_ms"]["median"], 2)
+    row["ratio_of_minima"] = round(row["theirs_ms"]["min"] / row["ours_ms"]["min"], 2)
+    return row | judge(corpus, question, found, truth)
+
+
+def _interleaved(runs: dict[str, Callable[[], Any]], reps: int) -> dict[str, list[float]]:
+    """Seconds of each, in turns, after one turn that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for rep in range(reps + 1):
+        for name, run in runs.items():
+            begun = time.perf_counter()
+            run()
+            if rep:
+                seconds[name].append(time.perf_counter() - begun)
+        if rep and sum(map(sum, seconds.values())) > SLOW_SECONDS:
+            break
+    return seconds
+
+
+def _summary(seconds: list[float]) -> dict[str, float]:
+    return {"median": round(float(np.median(seconds)) * 1e3, 2), "min": round(min(seconds) * 1e3, 2), "n": len(seconds)}
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['theirs_ms']['median']} ms, ours {row['ours_ms']['median']} ms, x{row['ratio_of_medians']}"
+        f" (minima x{row['ratio_of_minima']}), recall {row['recall']:.3f}"
+        f" in {row['recall_in_vocabulary']:.3f} out {row['recall_out_of_vocabulary']:.3f}"
+    )
+
+
+def _machine(args: argparse.Namespace) -> dict[str, Any]:
+    packages = ("numpy", "torch", "faiss-cpu", "hnswlib", "usearch", "lancedb")
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": args.threads,
+        "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE", "detected"),
+        "load_average_at_end": os.getloadavg()[0],
+        "rows": args.rows,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+if __name__ == "__main__":
+    main()
