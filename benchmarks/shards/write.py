@@ -4,8 +4,8 @@
 
 Each build runs in a process of its own, because peak memory can only be read for a whole process. The vectors are made
 before the clock starts, batch by batch; records are made on the way and their time is counted apart.
-The database of 10^7 rows is opened, not searched: its manifest is real, and their files
-are sparse: right sizes, only zeros. `Database.open` reads none of them, which is what is shown.
+The database of 10^7 rows is opened, not searched: its manifest is real, the files of its
+shards are sparse: right sizes, only zeros. `Database.open` reads none of them, which is what is shown.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from retclip.shards.manifest import Manifest, ShardEntry
 ADDED, OPEN_ROWS, OPEN_SHARD_ROWS = 1_000, 10_000_000, 262_144
 
 ROW_BYTES = {"vectors.f16": DIM * 2, "meta.parquet": 60, "blobs.arrow": 90, "classes.arrow": 1, "ids.u64": 12}
+SHARD_BYTES = {"moments.i64": (DIM + 1) * DIM * 8, "shard.json": 900}
 
 
 def main() -> None:
@@ -103,6 +104,7 @@ def open_large(path: Path) -> dict[str, Any]:
     for begin in range(0, OPEN_ROWS, OPEN_SHARD_ROWS):
         rows = min(OPEN_SHARD_ROWS, OPEN_ROWS - begin)
         files = {name: FileEntry(rows * size, "0" * 64) for name, size in ROW_BYTES.items()}
+        files |= {name: FileEntry(size, "0" * 64) for name, size in SHARD_BYTES.items()}
         shards.append(ShardEntry(new_id(), rows, files, {"synthetic": rows}, {"CC0-1.0": rows}))
     table = ClassTable((ClassEntry(0, "class 0000"),), 1)
     manifest = Manifest(
