@@ -15,6 +15,7 @@ from retclip.cli import (
     db_care,
     db_edit,
     db_health,
+    db_index,
     doctor,
     evaluate,
     index,
@@ -41,6 +42,7 @@ app.add_typer(index.app, name="index")
 db_edit.register(db.app)
 db_care.register(db.app)
 db_health.register(db.app)
+db_index.register(db.app)
 app.add_typer(db.app, name="db")
 app.command("segment", epilog=segment.EPILOG)(segment.segment)
 app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)

@@ -1,0 +1,59 @@
+"""`retclip db index | plan`: how a database is searched."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from retclip.cli.console import Speech, make_table
+from retclip.cli.db_edit import current_database
+from retclip.cli.options import ClassesOption, JsonOption, NameArgument, QuietOption
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the `db` group."""
+    app.command(epilog="Example: retclip db index openimages")(index)
+    app.command(epilog="Example: retclip db plan openimages --classes @ade150 -k 32")(plan)
+
+
+def index(
+    name: NameArgument,
+    transform: Annotated[
+        str | None, typer.Option(help="Key transform of the searches to come; default: that of the database.")
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Give every shard an inverted file per class (FAISS), for searches over more rows than a scan can bear."""
+    from retclip.shards.search import write_indexes
+
+    speech = Speech(json, quiet)
+    database = current_database(name)
+    written = write_indexes(database, transform)
+    document = {"database": database.name, "version": database.version, "indexed_shards": written}
+    speech.data(document, f"{written} shards of {database.name}@{database.version} got an index; the others have one.")
+    speech.note(f"note: retclip db plan {name} tells whether searches use it")
+
+
+def plan(
+    name: NameArgument,
+    classes: ClassesOption = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Neighbours per region.")] = 32,
+    queries: Annotated[int, typer.Option(min=1, help="Regions of a picture.")] = 100,
+    per_class_k: Annotated[int | None, typer.Option(min=1, help="At most so many neighbours of one class.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Tell how a question would be answered: by which backend, why, over how many rows, exact or with which recall."""
+    from retclip.query.matching import match_labels
+    from retclip.shards import open_database
+    from retclip.vocabularies import load_vocabulary
+
+    database = open_database(name)
+    asked = None
+    if classes is not None:
+        asked = sorted(match_labels(load_vocabulary(classes), database.classes).column)
+    found = database.plan(queries, k, asked, per_class_k)
+    document = {"database": database.name, "version": database.version, **asdict(found)}
+    Speech(json).data(document, make_table(("plan", "value"), [(key, str(value)) for key, value in document.items()]))

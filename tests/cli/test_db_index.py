@@ -1,0 +1,26 @@
+"""`retclip db index` and `db plan`: how a database is searched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from retclip.shards import verify
+
+Run = Any
+
+
+def test_a_small_database_is_scanned_whole_or_by_class(home: Path, run: Run) -> None:
+    whole = run("db", "plan", "pets", "--json").json
+    assert (whole["backend"], whole["rows_scanned"], whole["exact"]) == ("cpu", 12, True)
+    some = run("db", "plan", "pets", "--classes", "red,zebra", "--json").json
+    assert some["rows_scanned"] == 4
+    assert "4 of 12 rows" in some["reason"]
+
+
+def test_an_index_is_built_once_and_changes_no_answer(home: Path, street: Path, run: Run) -> None:
+    before = run("db", "search", "pets", "--image", street, "--json").json
+    assert run("db", "index", "pets", "--json").json["indexed_shards"] == 1
+    assert run("db", "index", "pets", "--json").json["indexed_shards"] == 0
+    assert run("db", "search", "pets", "--image", street, "--json").json == before
+    assert verify(home / "db" / "pets.retdb", deep=True).ok
