@@ -17,9 +17,8 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from multiprocessing.queues import Queue
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +30,12 @@ from benchmarks.shards.workload import DIM, OPERATIONS, SPACE, add
 from retclip.core.segments import Neighbors
 from retclip.shards import Database, verify
 
-Results = Queue[tuple[dict[str, list[float]], set[int]]]
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+    from multiprocessing.synchronize import Barrier
+
+    Results = Queue[tuple[dict[str, list[float]], set[int]]]  # durations in seconds by call, versions seen
+
 QUERIES = 100
 K = 16
 

@@ -19,6 +19,7 @@ from retclip.shards.copying import copy_database
 from retclip.shards.erasure import Selection, erase
 from retclip.shards.manifest import current_manifest, manifest_path, versions
 from retclip.shards.retention import collect
+from tests.shards.conftest import make_segment
 
 CLOSE = os.close
 CODES = {errno.ENOSPC: "E401", errno.EACCES: "E310", errno.EIO: "E310", errno.EROFS: "E310"}
@@ -47,9 +48,26 @@ def copy(path):
         copy_database(Database.open(path), target, [], "tests")
 
 
-OPERATIONS = {"compact": compact, "gc": gc, "erase": erase_image, "copy": copy}
+def build(path):
+    """Two units through the ledger into one version, as a build of the indexer does it."""
+    segments = [make_segment(n, "built") for n in range(600, 606)]
+    ledger = Ledger(path, "job")
+    with ledger.running():
+        for unit in ("one", "two"):
+            if not ledger.has(unit):
+                part = slice(0, 3) if unit == "one" else slice(3, 6)
+                ledger.put(unit, segments[part], np.ones((3, 8), np.float32), {})
+        with Database.open(path).write("build", "tests", shard_rows=4) as transaction:
+            for unit in ("one", "two"):
+                transaction.add(*ledger.read(unit)[:2])
+            transaction.commit()
+        ledger.forget(ledger.units())
+
+
+OPERATIONS = {"build": build, "compact": compact, "gc": gc, "erase": erase_image, "copy": copy}
 # Calls that an operation makes at least so often: fewer would mean that it was not tested.
 FEWEST = {
+    "build": {"open": 25, "write": 15, "fsync": 20, "close": 25, "link": 1, "rename": 4, "mkdir": 3, "unlink": 3},
     "compact": {"open": 12, "write": 8, "fsync": 11, "close": 12, "link": 1, "rename": 1, "mkdir": 1, "unlink": 1},
     "gc": {"open": 5, "fsync": 3, "close": 5, "unlink": 9, "rmdir": 1},
     "erase": {"open": 20, "write": 8, "fsync": 15, "close": 20, "link": 1, "rename": 2, "unlink": 14, "rmdir": 2},
