@@ -14,6 +14,7 @@ from retclip.cli import (
     db,
     db_care,
     db_edit,
+    db_exchange,
     db_health,
     db_index,
     doctor,
@@ -42,6 +43,7 @@ app.add_typer(index.app, name="index")
 db_edit.register(db.app)
 db_care.register(db.app)
 db_health.register(db.app)
+db_exchange.register(db.app)
 db_index.register(db.app)
 app.add_typer(db.app, name="db")
 app.command("segment", epilog=segment.EPILOG)(segment.segment)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retclip.core.errors import FeatureSpaceMismatch
 from retclip.shards import durable
@@ -17,6 +18,9 @@ from retclip.shards.creation import refuse_existing
 from retclip.shards.database import Database
 from retclip.shards.media import write_thumbnails
 from retclip.shards.transaction import Transaction
+
+if TYPE_CHECKING:  # needs Arrow
+    from retclip.shards.portable import Facts
 
 _BATCH = 1024
 
@@ -73,7 +77,7 @@ def copy_database(source: Database, target: Path, labels: Sequence[str], program
         DatabaseError: E307 when `target` exists, E309 for a class that the source lacks.
     """
     found = {source.manifest.classes.find(label) for label in labels}
-    with _new_database(target, source) as staged, staged.write("copy", program) as transaction:
+    with new_database(target, source) as staged, staged.write("copy", program) as transaction:
         transaction.record_models(source.models)
         for item in source.classes:
             if not labels or item.id in found:
@@ -97,7 +101,7 @@ def merge_databases(first: Database, second: Database, target: Path, program: st
         conflicts.append(f"key transform: '{first.transform}' is taken, {second.name} has '{second.transform}'")
     labels: Counter[tuple[str, str]] = Counter()
     known = 0
-    with _new_database(target, first) as staged, staged.write("merge", program) as transaction:
+    with new_database(target, first) as staged, staged.write("merge", program) as transaction:
         transaction.record_models([*first.models, *second.models])
         for item in first.classes:
             copy_segments(transaction, staged.path, first, item, item.name)
@@ -138,7 +142,7 @@ def _doubts(item: StoredClass, homes: Sequence[StoredClass]) -> Iterator[str]:
 
 
 @contextmanager
-def _new_database(target: Path, like: Database) -> Iterator[Database]:
+def new_database(target: Path, like: Database | Facts) -> Iterator[Database]:
     """A database beside `target` with the settings of another one; it takes the name when the block ends well."""
     target = target.absolute()
     refuse_existing(target)
