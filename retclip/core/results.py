@@ -106,8 +106,8 @@ class SegmentationResult:
         image: name of the file as the user gave it; image_sha256: digest of its bytes.
         panoptic: the map, with its segments.
         explanations: one per segment, in the order of `panoptic.segments`.
-        semantic: (H, W) int32, column of the vocabulary per pixel, -1 where no proposal lies.
-        instances: overlapping things, best first.
+        semantic: (H, W) int32, column of the vocabulary per pixel, -1 where no proposal lies; None = not asked for.
+        instances: overlapping things, best first; None = not asked for.
         vocabulary: the classes that were asked.
         run: settings and identities (database, version, feature space, preset, fusion), plain JSON types.
         seconds: wall-clock time spent on this image.
@@ -117,8 +117,8 @@ class SegmentationResult:
     image_sha256: str
     panoptic: PanopticMap
     explanations: tuple[Explanation, ...]
-    semantic: npt.NDArray[np.int32]
-    instances: Instances
+    semantic: npt.NDArray[np.int32] | None
+    instances: Instances | None
     vocabulary: Vocabulary
     run: Mapping[str, Any]
     seconds: float
@@ -131,8 +131,8 @@ class SegmentationResult:
             len(self.explanations),
         )
         require(
-            self.semantic.shape == self.panoptic.ids.shape,
+            self.semantic is None or self.semantic.shape == self.panoptic.ids.shape,
             "SegmentationResult.semantic",
             str(self.panoptic.ids.shape),
-            self.semantic.shape,
+            self.semantic is not None and self.semantic.shape,
         )

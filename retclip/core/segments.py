@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -104,3 +104,7 @@ class Neighbors:
                 str(self.distance.shape),
                 getattr(self, name).shape,
             )
+
+    def rows(self, chosen: slice) -> Neighbors:
+        """The neighbours of some of the queries."""
+        return Neighbors(*(getattr(self, field.name)[chosen] for field in fields(self)))

@@ -14,7 +14,7 @@ from retclip.evaluation.truth import EvaluationSet
 from retclip.presets import RetrievalSettings
 from retclip.query.matching import LabelMap
 from retclip.query.observations import ObservationStore
-from retclip.query.pipeline import hits_of
+from retclip.query.question import hits_of
 from retclip.query.scoring import Hits, Observation, leave_out
 from retclip.shards import Database
 

@@ -18,7 +18,7 @@ from retclip.presets import Preset
 from retclip.query.matching import LabelMap
 from retclip.query.merge import merge_panoptic, semantic_map, thing_instances
 from retclip.query.observations import ObservedImage
-from retclip.query.pipeline import asked_classes, find_neighbors, hits_of
+from retclip.query.question import asked_classes, find_neighbors, hits_of
 from retclip.query.scoring import Hits, Observation, weigh
 
 

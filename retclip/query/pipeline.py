@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from retclip import __version__
-from retclip.core.errors import DatabaseError, EmptyDatabase, FeatureSpaceMismatch
 from retclip.core.images import Picture
 from retclip.core.masks import MaskSet
 from retclip.core.results import SegmentationResult
-from retclip.core.segments import Neighbors
-from retclip.core.vocabulary import Vocabulary, seen_classes
+from retclip.core.vocabulary import Vocabulary
 from retclip.ports.encoders import DenseEncoder, TextEncoder, embed_regions
 from retclip.ports.neighbors import NeighborIndex
 from retclip.ports.proposals import MaskProposer, Proposals
 from retclip.presets import Preset
-from retclip.query.matching import LabelMap, match_labels, with_stored_kinds
 from retclip.query.merge import merge_panoptic, semantic_map, thing_instances
 from retclip.query.provenance import Evidence, explain
-from retclip.query.scoring import AskedClasses, Hits, Observation, weigh
+from retclip.query.question import pose, refuse_other_space
+from retclip.query.scoring import Observation
 from retclip.query.similarity import TextSimilarity
 
 
@@ -66,30 +60,13 @@ class RetrievalSegmenter:
     """
 
     def __init__(self, models: Models, index: NeighborIndex, vocabulary: Vocabulary, preset: Preset) -> None:
-        if index.space != models.encoder.space:
-            raise FeatureSpaceMismatch(
-                index.name,
-                index.space.encoder,
-                models.encoder.space.encoder,
-                index.space.differences(models.encoder.space),
-            )
-        if not index.classes:
-            raise EmptyDatabase(index.name, index.version)
+        refuse_other_space(index, models.encoder.space)
         self._models = models
-        self._index = index
-        self._preset = preset
         self._similarity = TextSimilarity(models.text) if models.text is not None else None
-        self.seen = seen_classes(vocabulary, models.head.training_names if models.head else ())
-        self.labels: LabelMap = match_labels(vocabulary, index.classes, models.text, preset.retrieval.label_match)
-        self.vocabulary = with_stored_kinds(vocabulary, index.classes, self.labels)
-        if not self.labels.column and models.text is None:
-            shown = ", ".join(vocabulary.names[:5])
-            raise DatabaseError(
-                "E309",
-                f"Database '{index.name}' has none of the asked classes ({shown}).",
-                why="The encoder has no text tower, so a class needs exemplars.",
-                fix=f"retclip index add-classes --db {index.name} --classes ... --images DIR",
-            )
+        training_names = models.head.training_names if models.head else ()
+        self.question = pose(index, vocabulary, preset, models.text, training_names)
+        self.vocabulary = self.question.vocabulary
+        self.seen = list(self.question.seen)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -101,11 +78,11 @@ class RetrievalSegmenter:
             notes.append(f"{sum(self.seen)} of {len(self.seen)} asked classes were seen in training: alpha, else beta.")
         else:
             notes.append("No in-vocabulary head in this preset: alpha and beta play no part.")
-        missing = [match.requested for match in self.labels.matches if match.method == "none"]
+        missing = [match.requested for match in self.question.labels.matches if match.method == "none"]
         if missing:
             shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-            notes.append(f"Without exemplars in '{self._index.name}': {shown}.")
-        for label, candidates in self.labels.ambiguous:
+            notes.append(f"Without exemplars in '{self.question.index.name}': {shown}.")
+        for label, candidates in self.question.labels.ambiguous:
             notes.append(
                 f"Stored class '{label}' fits {' and '.join(repr(c) for c in candidates)}; '{candidates[0]}' is used."
             )
@@ -117,11 +94,10 @@ class RetrievalSegmenter:
         proposals = self._models.proposer.propose(pictures, self.vocabulary)
         observations = self._observe(pictures, proposals)
         shared = (time.perf_counter() - start) / max(1, len(pictures))
-        results = []
-        for picture, found, observation in zip(pictures, proposals, observations, strict=True):
-            began = time.perf_counter()
-            results.append(self._result(picture, found.masks, self.weigh(observation), began - shared))
-        return results
+        return [
+            self.label(picture, found.masks, observation, shared)
+            for picture, found, observation in zip(pictures, proposals, observations, strict=True)
+        ]
 
     def observe(self, picture: Picture) -> tuple[MaskSet, Observation]:
         """Proposals of a picture and what the networks say of them; the database is not asked."""
@@ -130,15 +106,27 @@ class RetrievalSegmenter:
 
     def score(self, keys: Tensor) -> Evidence:
         """Ask the database and the text tower about unit key vectors (N, D) of one image."""
-        return self.weigh(Observation(keys, self._similar(keys)))
+        return self.question.weigh(Observation(keys, self._similar(keys)))
 
-    def weigh(self, observation: Observation) -> Evidence:
-        """Ask the database about the observed proposals of one image, and fuse."""
-        neighbors = find_neighbors(self._index, self.labels, observation.keys, self._preset)
-        hits = hits_of(neighbors, self.labels, observation.keys.device)
-        asked = asked_classes(self.labels, len(self.vocabulary), torch.tensor(self.seen))
-        experts, fused = weigh(observation, hits, asked, self._preset)
-        return Evidence(experts, fused, neighbors, self.labels, self.vocabulary, self._index)
+    def label(
+        self, picture: Picture, masks: MaskSet, observation: Observation, spent: float = 0.0
+    ) -> SegmentationResult:
+        """The result for a picture that was observed before; `spent` seconds count as its own."""
+        began = time.perf_counter() - spent
+        evidence = self.question.weigh(observation)
+        scores, merge = evidence.fused.scores, self.question.preset.merge
+        merged = merge_panoptic(masks, scores, evidence.experts.void, self.vocabulary, merge)
+        return SegmentationResult(
+            image=picture.name,
+            image_sha256=picture.sha256,
+            panoptic=merged.panoptic,
+            explanations=explain(evidence, merged.panoptic.segments, merged.proposals),
+            semantic=semantic_map(masks, scores),
+            instances=thing_instances(masks, scores, self.vocabulary, merge.max_instances),
+            vocabulary=self.vocabulary,
+            run=self.run,
+            seconds=time.perf_counter() - began,
+        )
 
     def _similar(self, keys: Tensor) -> Tensor | None:
         return self._similarity.scores(keys, self.vocabulary) if self._similarity else None
@@ -157,75 +145,7 @@ class RetrievalSegmenter:
             observations.append(Observation(looked_up, self._similar(keys), found.in_vocab, found.void, found.valid))
         return observations
 
-    def _result(self, picture: Picture, masks: MaskSet, evidence: Evidence, began: float) -> SegmentationResult:
-        scores = evidence.fused.scores
-        merged = merge_panoptic(masks, scores, evidence.experts.void, self.vocabulary, self._preset.merge)
-        return SegmentationResult(
-            image=picture.name,
-            image_sha256=picture.sha256,
-            panoptic=merged.panoptic,
-            explanations=explain(evidence, merged.panoptic.segments, merged.proposals),
-            semantic=semantic_map(masks, scores),
-            instances=thing_instances(masks, scores, self.vocabulary, self._preset.merge.max_instances),
-            vocabulary=self.vocabulary,
-            run=self.run,
-            seconds=time.perf_counter() - began,
-        )
-
     @property
     def run(self) -> Mapping[str, Any]:
         """Settings and identities that results carry."""
-        return {
-            "retclip": __version__,
-            "preset": self._preset.name,
-            "db": list(self._index.databases),
-            "proposals": asdict(self._preset.proposals),
-            "head": self._models.head and {"weights_sha256": self._models.head.weights_sha256},
-            "retrieval": asdict(self._preset.retrieval),
-            "fusion": asdict(self._preset.fusion),
-            "merge": asdict(self._preset.merge),
-            "vocabulary": {"name": self.vocabulary.name, "classes": len(self.vocabulary), "seen": sum(self.seen)},
-        }
-
-
-def find_neighbors(index: NeighborIndex, labels: LabelMap, keys: Tensor, preset: Preset) -> Neighbors:
-    """Nearest stored segments of the asked classes for key vectors (N, D), as the preset's retrieval says.
-
-    A key of length zero (a region without features) has no neighbours.
-    """
-    retrieval = preset.retrieval
-    transform = None if retrieval.transform == "database" else retrieval.transform
-    queries = keys.cpu().numpy()
-    usable: npt.NDArray[np.bool_] = (queries != 0).any(axis=1)
-    found = index.search(queries[usable], retrieval.k, sorted(labels.column), retrieval.per_class_k or None, transform)
-    if usable.all():
-        return found
-
-    def spread(values: npt.NDArray[Any], missing: float) -> npt.NDArray[Any]:
-        rows = np.full((len(usable), retrieval.k), missing, values.dtype)
-        rows[usable] = values
-        return rows
-
-    return Neighbors(
-        spread(found.distance, np.inf),
-        spread(found.class_id, -1),
-        spread(found.shard, -1),
-        spread(found.row, -1),
-        spread(found.segment_id, 0),
-    )
-
-
-def hits_of(neighbors: Neighbors, labels: LabelMap, device: torch.device) -> Hits:
-    """Neighbours with their classes as columns of the vocabulary."""
-    table = np.full(max(labels.column, default=0) + 2, -1, dtype=np.int64)
-    for class_id, column in labels.column.items():
-        table[class_id] = column
-    columns = torch.from_numpy(table[neighbors.class_id])
-    return Hits(torch.from_numpy(neighbors.distance).to(device), columns.to(device))
-
-
-def asked_classes(labels: LabelMap, count: int, seen: Tensor | None = None) -> AskedClasses:
-    """Which of `count` classes have exemplars; none is seen without a trained head."""
-    stored = torch.zeros(count, dtype=torch.bool)
-    stored[sorted(set(labels.column.values()))] = True
-    return AskedClasses(stored, torch.zeros(count, dtype=torch.bool) if seen is None else seen)
+        return self.question.run(self._models.head and self._models.head.weights_sha256)

@@ -91,9 +91,9 @@ def instances_document(result: SegmentationResult) -> dict[str, Any]:
 
     Instances may overlap, and `score` stands beside COCO's own fields. Masks without a pixel are left out.
     """
-    # torch comes with core.masks; whoever exports no masks does not wait for it.
-
     found = result.instances
+    if found is None:
+        raise ValueError(f"{result.image} was segmented without instances")
     annotations: list[dict[str, Any]] = []
     for mask, category_id, score in zip(found.masks, found.category_id.tolist(), found.score.tolist(), strict=True):
         if not mask.any():
@@ -121,6 +121,8 @@ def semantic_png(result: SegmentationResult) -> bytes:
     any number; `semantic_document` lists which is which.
     """
     require(len(result.vocabulary) < 1 << 16, "semantic classes", "< 65536", len(result.vocabulary))
+    if result.semantic is None:
+        raise ValueError(f"{result.image} was segmented without a semantic map")
     dtype = np.uint8 if len(result.vocabulary) <= 255 else np.uint16
     return encode_png(Image.fromarray((result.semantic + 1).astype(dtype)))
 

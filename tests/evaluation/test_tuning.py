@@ -17,7 +17,7 @@ from retclip.evaluation.tuning import Candidate, Ground, best_of, count_labels, 
 from retclip.presets import FusionSettings, MergeSettings, Preset, RetrievalSettings
 from retclip.query.matching import match_labels, vocabulary_of
 from retclip.query.merge import merge_panoptic
-from retclip.query.pipeline import asked_classes, find_neighbors, hits_of
+from retclip.query.question import asked_classes, find_neighbors, hits_of
 from retclip.query.scoring import AskedClasses, Hits, Observation
 from retclip.shards import Database
 from tests.fakes import StripeCorpus, build_stripes

@@ -263,7 +263,7 @@ def test_seen_classes_listen_less_to_the_database(stripes: Database) -> None:
     preset = replace(PRESET, fusion=FusionSettings(alpha=0.0, beta=1.0))
     pipeline, _ = knowing(stripes, KnowingProposer(), preset)
     _, observation = pipeline.observe(picture_of(["red", "blue"]))
-    evidence = pipeline.weigh(observation)
+    evidence = pipeline.question.weigh(observation)
     red, blue = evidence.fused.shares[0]
     assert (red[2], blue[2]) == (0.0, 1.0)
 
@@ -274,7 +274,7 @@ def test_a_region_without_cells_is_not_looked_up(stripes: Database, only_valid: 
     preset = replace(PRESET, fusion=FusionSettings(only_valid_masks=only_valid))
     pipeline, _ = knowing(stripes, KnowingProposer((True, False)), preset)
     _, observation = pipeline.observe(picture_of(["red", "blue"]))
-    evidence = pipeline.weigh(observation)
+    evidence = pipeline.question.weigh(observation)
     assert (evidence.neighbors.class_id[1] == -1).all()
     retrieval, clip, in_vocab = evidence.fused.shares[1, 1].tolist()
     assert retrieval == 0
