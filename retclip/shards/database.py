@@ -295,9 +295,5 @@ class Database:
         return Database.open(self.path, republish(self.path, version, "retclip"))
 
     def undo(self) -> Database:
-        """Publish a new version with the content before the last change.
-
-        Raises:
-            DatabaseError: E306 when there is no change, or the version before it was removed.
-        """
+        """Publish the content before the last change as a new version; E306 when there is none, or it was removed."""
         return self.restore(version_before(self.path))
