@@ -1,4 +1,4 @@
-"""Every command of docs/paper.md starts, and says precisely what it lacks."""
+"""Commands that need released weights start, and say precisely what they lack: docs/paper.md and the README."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from retclip.cli.main import main
 from retclip.cli.options import change_settings, proposed
 from retclip.presets import load_preset
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "paper.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "paper.md"
 EVALUATIONS = re.findall(r"`(retclip eval [^`]+)`", PAGE.read_text())
 PREPARATIONS = re.findall(r"^    (retclip .+)$", PAGE.read_text(), flags=re.MULTILINE)
+MAIN_JOB = re.search(r"```shell\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 WEIGHTS = {
     "paper-tf-b": "timm/vit_base_patch16_clip_224.openai",
@@ -76,7 +78,12 @@ def test_the_settings_of_a_row_exist(command: str, tmp_path: Path) -> None:
     assert proposed(preset, kind).proposals.kind in ("fcclip", "gdino-sam", "sam-grid", "given")
 
 
-@pytest.mark.parametrize("command", PREPARATIONS)
+def test_the_main_job_of_the_readme_is_tried_too() -> None:
+    assert MAIN_JOB is not None
+    assert len(MAIN_JOB[1].splitlines()) == 3
+
+
+@pytest.mark.parametrize("command", [*PREPARATIONS, *(MAIN_JOB[1].splitlines() if MAIN_JOB else ())])
 def test_a_preparation_says_what_it_lacks(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words_of(command, tmp_path)) in (3, 4, 5)
     error = capsys.readouterr().err
