@@ -68,7 +68,7 @@ def evaluate(
     """Measure PQ, mask AP and mean IoU in one pass; networks run once, later runs use what they said."""
     from retclip.assembly import choose_preset
     from retclip.evaluation.datasets import open_evaluation_set
-    from retclip.evaluation.oracles import parse_oracles
+    from retclip.evaluation.oracle_names import parse_oracles
     from retclip.presets import load_preset
 
     speech = Speech(json, quiet)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from retclip.shards.layers import LayeredIndex
 
 EPILOG = 'Example: retclip segment street.jpg --db ade20k --classes "pier, kayak, person, sky, water" --explain'
+_PICTURES_AHEAD = 2
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -188,16 +189,29 @@ def _segment_all(run: Run, names: Sequence[Path]) -> None:
 
 
 def _results(run: Run, names: Sequence[Path]) -> Iterator[tuple[SegmentationResult, Picture]]:
-    """Results one by one; a picture that fails is named and skipped."""
+    """Results one by one, the next pictures decoded meanwhile; a picture that fails is named and skipped."""
+    from retclip.core.prefetch import prefetched
+
+    for name, read in zip(names, prefetched(_pictures(names), _PICTURES_AHEAD), strict=True):
+        try:
+            if isinstance(read, InputError):
+                raise read
+            yield run.segmenter.segment([read])[0], read
+        except InputError as error:
+            run.failures.append({"image": str(name), "code": error.code, "message": error.what})
+            run.speech.note(f"failed {error}")
+
+
+def _pictures(names: Sequence[Path]) -> Iterator[Picture | InputError]:
+    """Decoded pictures; an error stands for one that cannot be used."""
     from retclip.core.images import read_picture
 
     for name in names:
         try:
-            picture = read_picture(name)
-            yield run.segmenter.segment([picture])[0], picture
+            picture: Picture | InputError = read_picture(name)
         except InputError as error:
-            run.failures.append({"image": str(name), "code": error.code, "message": error.what})
-            run.speech.note(f"failed {error}")
+            picture = error
+        yield picture
 
 
 def _write(run: Run, result: SegmentationResult, picture: Picture) -> None:

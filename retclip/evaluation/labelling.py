@@ -29,7 +29,7 @@ class LabelSettings:
     Attributes:
         labels: which stored classes answer for which columns.
         seen: (C,) bool, classes of the trained head; only used where observations carry its scores.
-        oracles: names from `oracles.ORACLES`; `masks` is a matter of proposals and changes nothing here.
+        oracles: names from `oracle_names.ORACLES`; `masks` is a matter of proposals and changes nothing here.
     """
 
     labels: LabelMap

@@ -19,19 +19,6 @@ from retclip.ports.proposals import Proposals
 from retclip.query.matching import LabelMap
 from retclip.query.scoring import Observation
 
-ORACLES = ("masks", "labels", "vocabulary", "selection")
-
-
-def parse_oracles(text: str | None) -> frozenset[str]:
-    """`labels,selection` -> a set of known oracles. Raises InputError E160."""
-    chosen = frozenset(word.strip() for word in (text or "").split(",") if word.strip())
-    strange = sorted(chosen - set(ORACLES))
-    if strange:
-        raise InputError(
-            "E160", f"Unknown oracle '{strange[0]}'.", why=f"Known are {', '.join(ORACLES)}.", fix="Correct --oracle."
-        )
-    return chosen
-
 
 class TrueMasks:
     """A proposer that knows the annotated masks (oracle `masks`); crowds are no proposals."""

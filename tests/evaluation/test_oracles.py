@@ -6,10 +6,10 @@ import torch
 
 from retclip.core.errors import InputError
 from retclip.core.masks import MaskSet
+from retclip.evaluation.oracle_names import parse_oracles
 from retclip.evaluation.oracles import (
     best_proposals,
     only_present,
-    parse_oracles,
     present_columns,
     restrict,
     true_labels,
