@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # torch takes seconds to import; settings and databases are r
     from retclip.ports.neighbors import StoredClass
     from retclip.ports.proposals import MaskProposer
     from retclip.query.matching import LabelMap
-    from retclip.query.pipeline import Models, RetrievalSegmenter, TrainedHead
+    from retclip.query.pipeline import Models, RetrievalSegmenter
+    from retclip.query.question import TrainedHead
     from retclip.segmenters.fcclip.encoder import FCCLIPEncoder
     from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter
     from retclip.shards.layers import LayeredIndex
@@ -177,7 +178,7 @@ def trained_head(preset: Preset) -> TrainedHead | None:
     """The classifier of the preset's proposer; None for proposers without one."""
     if preset.proposals.kind != "fcclip":
         return None
-    from retclip.query.pipeline import TrainedHead
+    from retclip.query.question import TrainedHead
     from retclip.vocabularies import load_vocabulary
 
     classes = load_vocabulary(preset.proposals.training_classes)

@@ -17,19 +17,12 @@ from retclip.ports.encoders import DenseEncoder, TextEncoder, embed_regions
 from retclip.ports.neighbors import NeighborIndex
 from retclip.ports.proposals import MaskProposer, Proposals
 from retclip.presets import Preset
+from retclip.query.kept_texts import KeptTexts
 from retclip.query.merge import merge_panoptic, semantic_map, thing_instances
 from retclip.query.provenance import Evidence, explain
-from retclip.query.question import pose, refuse_other_space
+from retclip.query.question import TrainedHead, pose, refuse_other_space
 from retclip.query.scoring import Observation
 from retclip.query.similarity import TextSimilarity
-
-
-@dataclass(frozen=True)
-class TrainedHead:
-    """What gives in-vocabulary scores: every class name it was trained with, and the digest of its weights file."""
-
-    training_names: frozenset[str]
-    weights_sha256: str
 
 
 @dataclass(frozen=True)
@@ -63,8 +56,7 @@ class RetrievalSegmenter:
         refuse_other_space(index, models.encoder.space)
         self._models = models
         self._similarity = TextSimilarity(models.text) if models.text is not None else None
-        training_names = models.head.training_names if models.head else ()
-        self.question = pose(index, vocabulary, preset, models.text, training_names)
+        self.question = pose(index, vocabulary, preset, models.text, models.head)
         self.vocabulary = self.question.vocabulary
         self.seen = list(self.question.seen)
 
@@ -94,26 +86,33 @@ class RetrievalSegmenter:
         proposals = self._models.proposer.propose(pictures, self.vocabulary)
         observations = self._observe(pictures, proposals)
         shared = (time.perf_counter() - start) / max(1, len(pictures))
-        return [
-            self.label(picture, found.masks, observation, shared)
-            for picture, found, observation in zip(pictures, proposals, observations, strict=True)
-        ]
+        results = []
+        for picture, found, observation in zip(pictures, proposals, observations, strict=True):
+            began = time.perf_counter() - shared
+            results.append(self.label(picture, found.masks, self.question.weigh(observation), began))
+        return results
 
     def observe(self, picture: Picture) -> tuple[MaskSet, Observation]:
         """Proposals of a picture and what the networks say of them; the database is not asked."""
         proposals = self._models.proposer.propose([picture], self.vocabulary)
         return proposals[0].masks, self._observe([picture], proposals)[0]
 
+    def keep_texts(self) -> KeptTexts | None:
+        """Rows of the text tower for the asked classes and the stored ones that share no name with them."""
+        if self._models.text is None:
+            return None
+        question = self.question
+        left = [item.name for item in question.index.classes if item.id not in question.labels.column]
+        matched = [name for match in question.labels.matches if match.method == "text" for name in match.stored]
+        names = [name for category in self.vocabulary for name in category.names]
+        return KeptTexts.of(self._models.text, [*names, *left, *matched])
+
     def score(self, keys: Tensor) -> Evidence:
         """Ask the database and the text tower about unit key vectors (N, D) of one image."""
         return self.question.weigh(Observation(keys, self._similar(keys)))
 
-    def label(
-        self, picture: Picture, masks: MaskSet, observation: Observation, spent: float = 0.0
-    ) -> SegmentationResult:
-        """The result for a picture that was observed before; `spent` seconds count as its own."""
-        began = time.perf_counter() - spent
-        evidence = self.question.weigh(observation)
+    def label(self, picture: Picture, masks: MaskSet, evidence: Evidence, began: float) -> SegmentationResult:
+        """The result for an observed picture; its time counts from `began` on, a value of `time.perf_counter`."""
         scores, merge = evidence.fused.scores, self.question.preset.merge
         merged = merge_panoptic(masks, scores, evidence.experts.void, self.vocabulary, merge)
         return SegmentationResult(
@@ -148,4 +147,4 @@ class RetrievalSegmenter:
     @property
     def run(self) -> Mapping[str, Any]:
         """Settings and identities that results carry."""
-        return self.question.run(self._models.head and self._models.head.weights_sha256)
+        return self.question.run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,22 +25,34 @@ from retclip.query.scoring import AskedClasses, Hits, Observation, weigh
 
 
 @dataclass(frozen=True)
+class TrainedHead:
+    """What gives in-vocabulary scores: every class name it was trained with, and the digest of its weights file."""
+
+    training_names: frozenset[str]
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
 class Question:
     """What is asked; labels are matched once for all pictures.
 
     Attributes:
         index: the database version, or several.
         vocabulary: asked classes, things and stuff as the database knows them where the list does not say.
+        as_asked: the same classes as the list gives them.
         labels: which stored classes answer for which columns.
         seen: per class, whether the trained head knows it; all False without one.
         preset: how neighbours become scores and scores become labels.
+        head: the trained head, None without one.
     """
 
     index: NeighborIndex
     vocabulary: Vocabulary
+    as_asked: Vocabulary
     labels: LabelMap
     seen: tuple[bool, ...]
     preset: Preset
+    head: TrainedHead | None
 
     def weigh(self, observation: Observation) -> Evidence:
         """Ask the database about the observed proposals of one picture, and fuse."""
@@ -60,14 +72,15 @@ class Question:
             evidence.append(Evidence(experts, fused, neighbors, self.labels, self.vocabulary, self.index))
         return evidence
 
-    def run(self, head_sha256: str | None) -> Mapping[str, Any]:
-        """Settings and identities that results carry; `head_sha256` is the digest of the trained head's weights."""
+    @property
+    def run(self) -> Mapping[str, Any]:
+        """Settings and identities that results carry."""
         return {
             "retclip": __version__,
             "preset": self.preset.name,
             "db": list(self.index.databases),
             "proposals": asdict(self.preset.proposals),
-            "head": head_sha256 and {"weights_sha256": head_sha256},
+            "head": self.head and {"weights_sha256": self.head.weights_sha256},
             "retrieval": asdict(self.preset.retrieval),
             "fusion": asdict(self.preset.fusion),
             "merge": asdict(self.preset.merge),
@@ -86,13 +99,13 @@ def pose(
     vocabulary: Vocabulary,
     preset: Preset,
     text: TextEncoder | None = None,
-    training_names: Iterable[str] = (),
+    head: TrainedHead | None = None,
 ) -> Question:
     """A question about a database.
 
     Args:
         text: matches classes that share no name, None without a text tower.
-        training_names: every name that the trained head was taught.
+        head: the trained head, which saw some of the classes.
 
     Raises:
         EmptyDatabase: the database holds no segment.
@@ -109,8 +122,9 @@ def pose(
             why="The encoder has no text tower, so a class needs exemplars.",
             fix=f"retclip index add-classes --db {index.name} --classes ... --images DIR",
         )
-    seen = tuple(seen_classes(vocabulary, training_names))
-    return Question(index, with_stored_kinds(vocabulary, index.classes, labels), labels, seen, preset)
+    seen = tuple(seen_classes(vocabulary, head.training_names if head else ()))
+    kinds_known = with_stored_kinds(vocabulary, index.classes, labels)
+    return Question(index, kinds_known, vocabulary, labels, seen, preset, head)
 
 
 def find_neighbors(index: NeighborIndex, labels: LabelMap, keys: Tensor, preset: Preset) -> Neighbors:

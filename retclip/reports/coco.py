@@ -18,9 +18,9 @@ from retclip.core.vocabulary import Vocabulary
 from retclip.reports.palette import category_color
 
 
-def image_id(result: SegmentationResult) -> int | str:
+def image_id(name: str) -> int | str:
     """The file's stem, as a number where it is one: `000000000139.jpg` is image 139 in COCO's own files."""
-    stem = PurePath(result.image).stem
+    stem = PurePath(name).stem
     return int(stem) if stem.isascii() and stem.isdecimal() else stem
 
 
@@ -48,7 +48,7 @@ def panoptic_document(
 def panoptic_entry(result: SegmentationResult, file_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """One image's entries in `images` and `annotations`; `file_name` is the PNG that holds its map."""
     annotation = {
-        "image_id": image_id(result),
+        "image_id": image_id(result.image),
         "file_name": file_name,
         "segments_info": [
             {
@@ -69,7 +69,7 @@ def panoptic_entry(result: SegmentationResult, file_name: str) -> tuple[dict[str
 def image_entry(result: SegmentationResult) -> dict[str, Any]:
     """The image as COCO lists it."""
     height, width = result.panoptic.ids.shape
-    return {"id": image_id(result), "file_name": PurePath(result.image).name, "width": width, "height": height}
+    return {"id": image_id(result.image), "file_name": PurePath(result.image).name, "width": width, "height": height}
 
 
 def categories(vocabulary: Vocabulary) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def instances_document(result: SegmentationResult) -> dict[str, Any]:
         annotations.append(
             {
                 "id": len(annotations) + 1,
-                "image_id": image_id(result),
+                "image_id": image_id(result.image),
                 "category_id": category_id,
                 "segmentation": {"size": list(mask.shape), "counts": encode_mask(mask).decode("ascii")},
                 "area": int(mask.sum()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -22,11 +23,13 @@ from retclip.reports.overlay import draw_overlay
 from retclip.reports.provenance import segments_document
 
 DEFAULT_FORMATS: Final = ("panoptic", "coco", "overlay", "segments")
+PICTURED: Final = frozenset({"overlay", "html"})  # formats that show the picture itself
+LAYERED: Final = frozenset({"semantic", "instances"})  # formats of what lies under the map
 
 
 def write_outputs(
     result: SegmentationResult,
-    pixels: npt.NDArray[np.uint8],
+    pixels: npt.NDArray[np.uint8] | None,
     folder: Path,
     formats: Collection[str] = DEFAULT_FORMATS,
     thumbnail: Thumbnail | None = None,
@@ -35,7 +38,7 @@ def write_outputs(
 
     Args:
         result: what was found.
-        pixels: (H, W, 3) uint8 RGB, the picture it was found in.
+        pixels: (H, W, 3) uint8 RGB, the picture it was found in; only formats of `PICTURED` need it.
         folder: usually `out/<stem>`.
         formats: any of `FORMATS`.
         thumbnail: encoded picture of a stored segment by its id, or None where there is none; for `html`.
@@ -65,9 +68,16 @@ class _Scene:
     """What every format's writer is given."""
 
     result: SegmentationResult
-    pixels: npt.NDArray[np.uint8]
+    picture: npt.NDArray[np.uint8] | None
     folder: Path
     thumbnail: Thumbnail
+
+    @property
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB."""
+        if self.picture is None:
+            raise ValueError(f"{self.result.image} is to be shown without its pixels")
+        return self.picture
 
 
 def _no_thumbnail(segment_id: int) -> bytes | None:
@@ -129,19 +139,22 @@ class BatchWriter:
 
     Args:
         folder: made if it is missing.
+        update: keep what the indices of an earlier batch say of images that do not come again.
 
     Raises:
-        InputError: E131 if the folder cannot be written.
+        InputError: E131 if the folder cannot be written; E343 if the indices to update cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, update: bool = False) -> None:
         self._folder = folder
-        self._entries: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._images: list[dict[str, Any]] = []
+        self._entries: dict[int | str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._images: dict[int | str, dict[str, Any]] = {}
         self._names: dict[int | str, str] = {}
         self._vocabulary: Vocabulary | None = None
         self._run: Mapping[str, Any] = {}
         prepare_folder(folder / "panoptic")
+        if update:
+            self._read()
 
     def __enter__(self) -> Self:
         return self
@@ -150,11 +163,10 @@ class BatchWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None and self._vocabulary is not None:
-            document = coco.panoptic_document(self._entries, self._vocabulary)
+            document = coco.panoptic_document(list(self._entries.values()), self._vocabulary)
             write_json(self._folder / "panoptic.json", document)
-            write_json(
-                self._folder / "run.json", {"schema": "retclip.run/1", "run": dict(self._run), "images": self._images}
-            )
+            run = {"schema": "retclip.run/1", "run": dict(self._run), "images": list(self._images.values())}
+            write_json(self._folder / "run.json", run)
 
     def add(self, result: SegmentationResult) -> Path:
         """Write one map and note it for the index; returns the PNG.
@@ -166,7 +178,7 @@ class BatchWriter:
         require(
             self._vocabulary in (None, result.vocabulary), "vocabulary of a batch", "the same for all", result.image
         )
-        key = coco.image_id(result)
+        key = coco.image_id(result.image)
         if key in self._names:
             raise InputError(
                 "E133",
@@ -177,14 +189,26 @@ class BatchWriter:
         path = self._folder / "panoptic" / f"{PurePath(result.image).stem}.png"
         write_bytes(path, coco.panoptic_png(result.panoptic.ids))
         self._names[key] = result.image
-        self._entries.append(coco.panoptic_entry(result, path.name))
-        self._images.append(
-            {
-                "file": result.image,
-                "sha256": result.image_sha256,
-                "segments": len(result.explanations),
-                "seconds": round(result.seconds, 3),
-            }
-        )
+        self._entries[key] = coco.panoptic_entry(result, path.name)
+        self._images[key] = {
+            "file": result.image,
+            "sha256": result.image_sha256,
+            "segments": len(result.explanations),
+            "seconds": round(result.seconds, 3),
+        }
         self._vocabulary, self._run = result.vocabulary, result.run
         return path
+
+    def _read(self) -> None:
+        try:
+            found = json.loads((self._folder / "panoptic.json").read_bytes())
+            run = json.loads((self._folder / "run.json").read_bytes())
+            self._entries = {a["image_id"]: (i, a) for i, a in zip(found["images"], found["annotations"], strict=True)}
+            self._images = {coco.image_id(image["file"]): image for image in run["images"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                "E343",
+                f"The results in {self._folder} cannot be brought up to date.",
+                why=f"{type(error).__name__}: {error}",
+                fix="Write all of them again: retclip rescore --all",
+            ) from error

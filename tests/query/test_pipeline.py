@@ -22,8 +22,9 @@ from retclip.presets import FusionSettings, MergeSettings, Preset, RetrievalSett
 from retclip.query.ensemble import ExpertScores, combine
 from retclip.query.matching import vocabulary_of
 from retclip.query.merge import merge_panoptic
-from retclip.query.pipeline import Models, RetrievalSegmenter, TrainedHead
+from retclip.query.pipeline import Models, RetrievalSegmenter
 from retclip.query.provenance import Evidence, explain
+from retclip.query.question import TrainedHead
 from retclip.shards import Database
 from tests.fakes import COLOURS, ColourEncoder, ColourTexts, StripProposer, picture_of, strips
 
