@@ -67,7 +67,7 @@ def _document(found: Health, drift: Drift | None) -> dict[str, Any]:
         "asked": found.asked,
         "judged": found.judged,
         "transform": found.transform,
-        "recall": {"value": 1.0, "why": "search is exact"},
+        "recall": {"value": found.recall, "exact": found.plan.exact, "backend": found.plan.backend},
         "classes": [
             {**asdict(item), "spread": _known(item.spread), "agreement": _known(item.agreement)}
             for item in found.classes
@@ -104,7 +104,7 @@ def _summary(found: Health, drift: Drift | None) -> list[tuple[str, str]]:
     thin = ", ".join(f"{item.name} {item.segments}" for item in found.thin[:_SHOWN])
     rows = [
         ("database", f"{found.database}: {found.segments:,} segments, {found.asked:,} asked, {found.judged:,} judged"),
-        ("recall", "1 by definition: search is exact"),
+        ("recall", f"{found.recall:.3f} ({'exact search' if found.plan.exact else 'measured'}; {found.plan.reason})"),
         ("thin classes", f"{len(found.thin)}: {thin}" if thin else "none"),
         ("contradicted labels", f"{len(found.disagreeing):,} (see them with --html, or: retclip db prune)"),
         ("near doubles", f"{len(found.duplicates):,} pairs in different pictures"),

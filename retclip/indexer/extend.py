@@ -10,6 +10,7 @@ from retclip.core.errors import DatabaseError
 from retclip.core.vocabulary import Vocabulary, normalise_name
 from retclip.indexer.report import RunReport
 from retclip.shards import Database, StoredClass
+from retclip.shards.compaction import told
 from retclip.shards.copying import copy_segments, refuse_other_space
 
 
@@ -44,7 +45,8 @@ def copy_classes(database: Database, other: Database, vocabulary: Vocabulary, sh
             total, added = total + offered, added + fresh
             if names := _asked_names(item, vocabulary, (database, other)):
                 transaction.declare(item.name, names)
-        result = transaction.commit(f"{added} segments from {other.name}@{other.version}")
+        note = f"{added} segments from {other.name}@{other.version}"
+        result = transaction.commit(note + told(transaction.compact()) if added else note)
     names = {item.name for item in classes}
     return RunReport(
         database=result.name,

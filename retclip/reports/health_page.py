@@ -43,7 +43,8 @@ def write_health_page(
         tag(
             "p",
             f"{health.segments:,} segments, {health.asked:,} asked, {health.judged:,} judged by their neighbours in"
-            f" other pictures; distances under '{health.transform}'. Search is exact: its recall is 1 by definition.",
+            f" other pictures; distances under '{health.transform}'. Recall of search: {health.recall:.3f}"
+            f" ({health.plan.reason}).",
         ),
         _section("Labels that neighbours contradict", len(health.disagreeing), _disagreeing(health, gallery)),
         _section("Near doubles in different pictures", len(health.duplicates), _duplicates(health, gallery)),

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
 from retclip.core.errors import EmptyDatabase
 from retclip.shards.database import Database
+from retclip.shards.search import Plan
 from retclip.shards.self_search import NEIGHBOURS, Answers, ask_itself
 
 FEW_EXEMPLARS = 10
 FEWEST_RIVALS = 3  # with fewer segments of its class in other pictures, a majority of others says nothing
 DUPLICATE_DISTANCE = 1e-3  # the same region in a resized or recompressed picture; in units of the key transform
 _SHOWN_CONFUSIONS = 3
+_QUERIES, _NEAREST = 100, 32  # a picture's regions, and the neighbours that presets ask for
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Health:
         disagreeing: most certain first.
         duplicates: nearest first.
         nearest: (n,) float32 distances of the asked segments to their nearest in another picture, where there is one.
+        plan: how a question about all classes is answered; its recall is measured where the answer is not exact.
     """
 
     database: str
@@ -90,6 +94,12 @@ class Health:
     disagreeing: tuple[Disagreement, ...]
     duplicates: tuple[Duplicate, ...]
     nearest: npt.NDArray[np.float32]
+    plan: Plan
+
+    @property
+    def recall(self) -> float:
+        """Share of the true answer that a question finds."""
+        return 1.0 if self.plan.recall is None else self.plan.recall
 
     @property
     def thin(self) -> tuple[ClassHealth, ...]:
@@ -120,7 +130,15 @@ def examine(database: Database, per_class: int = 200) -> Health:
         disagreeing=tuple(_disagreements(answers, shares, names)),
         duplicates=tuple(_duplicates(answers, names)),
         nearest=nearest[np.isfinite(nearest)],
+        plan=_plan(database),
     )
+
+
+def _plan(database: Database) -> Plan:
+    """How the database answers; a question is asked first, because what an index finds is measured when it is used."""
+    places = [place[:2] for place in islice(database.iter_segments(), _QUERIES)]
+    database.search(database.vectors(places), _NEAREST)
+    return database.plan(len(places), _NEAREST)
 
 
 def is_judged(answers: Answers) -> npt.NDArray[np.bool_]:

@@ -9,6 +9,7 @@ from retclip.core.errors import DatabaseError, InputError
 from retclip.reports.distances import nearest_distances
 from retclip.reports.health_page import MAX_ROWS, write_health_page
 from retclip.shards.health import ClassHealth, Disagreement, Duplicate, Health
+from retclip.shards.search import Plan
 from retclip.shards.suggestions import Suggestion
 
 EVIL = "<script>alert(1)</script>"
@@ -20,7 +21,7 @@ def health(disagreeing: int) -> Health:
         database="pets@2", transform="none", segments=10, asked=9, judged=8,
         classes=(ClassHealth(EVIL, 5, 2, 0.1, float("nan"), {"cat & dog": 0.5}),),
         disagreeing=(one,) * disagreeing, duplicates=(Duplicate(1, "a", 2, "b", 0.0005),),
-        nearest=np.zeros(3, np.float32),
+        nearest=np.zeros(3, np.float32), plan=Plan("ivf", "many rows", 10, exact=False, recall=0.987),
     )  # fmt: skip
 
 
@@ -34,7 +35,17 @@ def test_everything_is_shown_and_escaped(tmp_path: Path) -> None:
     text = page(tmp_path)
     assert "<script" not in text
     assert text.count("&lt;script&gt;") >= 4
-    for word in ("pets@2", f"{7:016x}", f"{8:016x}", "cat &amp; dog", "75 %", "0.00050", "not judged", "recall is 1"):
+    for word in (
+        "pets@2",
+        f"{7:016x}",
+        f"{8:016x}",
+        "cat &amp; dog",
+        "75 %",
+        "0.00050",
+        "not judged",
+        "search: 0.987",
+        "many rows",
+    ):
         assert word in text
 
 
