@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from retclip.shards import Database
+from tests.cli.conftest import save_photos
+from tests.indexer.crews import ended
 
 Run = Any
 
@@ -55,3 +65,24 @@ def test_wrong_options_are_told_before_anything_is_done(
     assert missing.error["hint"] == 'pip install "retclip[ray]"'
     taught = run("index", "add-classes", "--db", "pets", "--images", photos, "--executor", "ray", "--json")
     assert taught.error["code"] == "E331"
+
+
+def test_ctrl_c_finishes_what_is_running_and_leaves_no_process(workshop: Path, home: Path, tmp_path: Path) -> None:
+    text = (workshop / "preset.toml").read_text().replace("batch = 2", "batch = 1")
+    (tmp_path / "preset.toml").write_text(text)
+    shutil.copy(workshop / "weights.safetensors", tmp_path)
+    photos = save_photos(tmp_path / "photos", ("red", "green"), count=200)
+    database = tmp_path / "cut.retdb"
+    given = words(tmp_path / "preset.toml", photos, str(database), "--executor", "processes", "--workers", "2")
+    code = f"import sys\nfrom retclip.cli.main import main\nsys.exit(main({list(map(str, given))!r}))"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(database.glob("jobs/*/*.spill")) and process.poll() is None:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group gets it
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert "what was written is kept" in err
+    assert ended(process.pid)
+    kept = len(list(database.glob("jobs/*/*.spill")))
+    assert 0 < kept < 400
+    assert Database.open(database).version == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,3 +59,14 @@ class StripeRecipe:
         regions = AnnotatedRegions(self.corpus, "masks")
         request = BuildRequest(self.corpus, regions, batch=2, per_class_cap=self.cap, thumbnails=THUMBNAILS)
         return request, TrappedEncoder(self.trap)
+
+
+def ended(group: int) -> bool:
+    """Whether all processes of a group end within a minute."""
+    for _ in range(1200):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False

@@ -29,7 +29,7 @@ from retclip.indexer.units import UnitResult, load_unit, run_unit
 from retclip.ports.corpora import CorpusImage
 from retclip.shards import Database, unfinished_jobs, verify
 from tests.fakes import ColourEncoder, StripeCorpus
-from tests.indexer.crews import StripeRecipe
+from tests.indexer.crews import StripeRecipe, ended
 
 UNITS = 4  # 7 pictures, 2 a unit
 STRIPES = 12
@@ -255,21 +255,11 @@ def test_a_killed_driver_leaves_no_worker_and_is_resumed(tmp_path: Path) -> None
         time.sleep(0.02)
     os.kill(driver.pid, signal.SIGKILL)
     assert driver.wait() == -signal.SIGKILL
-    while _alive(driver.pid):
-        time.sleep(0.02)
+    assert ended(driver.pid)
     assert verify(database.path, deep=True).ok
     report = run(database, recipe, processes(recipe))
     assert report.resumed_units == 2
     assert report.content_hash == run(create(tmp_path / "serial.retdb"), recipe).content_hash
-
-
-def _alive(session: int) -> bool:
-    """Whether any process of a session runs."""
-    try:
-        os.killpg(session, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_workers_share_the_threads_of_this_process() -> None:
