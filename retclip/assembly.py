@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from retclip.adapters.model_files import Found, model_records, obtain_models
-from retclip.core.errors import EmptyDatabase, InputError
+from retclip.core.errors import InputError
 from retclip.core.weight_files import file_sha256
 from retclip.presets import EncoderSettings, Preset, load_preset, preset_from_mapping
 from retclip.presets.model_cards import Role, segmenting_roles
@@ -270,11 +270,8 @@ def make_segmenter(
         masks: folder of given proposals, in place of the preset's own.
     """
     models = make_models(preset, None if masks is None else _given_masks(masks), device)
-    from retclip.query.matching import vocabulary_of
+    from retclip.query.matching import stored_vocabulary
     from retclip.query.pipeline import RetrievalSegmenter
 
-    if vocabulary is None:
-        if not database.classes:
-            raise EmptyDatabase(database.name, database.version)
-        vocabulary = vocabulary_of(f"{database.name}@{database.version}", database.classes)
-    return RetrievalSegmenter(models, database, vocabulary, preset)
+    asked = stored_vocabulary(database) if vocabulary is None else vocabulary
+    return RetrievalSegmenter(models, database, asked, preset)

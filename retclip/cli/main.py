@@ -22,6 +22,7 @@ from retclip.cli import (
     index,
     models,
     prepare,
+    rescore,
     segment,
     train,
     tune,
@@ -47,6 +48,7 @@ db_exchange.register(db.app)
 db_index.register(db.app)
 app.add_typer(db.app, name="db")
 app.command("segment", epilog=segment.EPILOG)(segment.segment)
+app.command("rescore", epilog=rescore.EPILOG)(rescore.rescore)
 app.command("eval", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("tune", epilog=tune.EPILOG)(tune.tune)
 app.command("prepare", epilog=prepare.EPILOG)(prepare.prepare)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from retclip.core.results import SegmentationResult
     from retclip.presets import Preset
     from retclip.query.pipeline import RetrievalSegmenter
+    from retclip.query.rescoring import Rescorer
     from retclip.shards import Database
-    from retclip.shards.layers import LayeredIndex
+    from retclip.shards.layers import LayeredIndex, Layering
 
 EPILOG = 'Example: retclip segment street.jpg --db ade20k --classes "pier, kayak, person, sky, water" --explain'
 _PICTURES_AHEAD = 2
@@ -50,6 +52,7 @@ class Run:
     out: Path
     formats: tuple[str, ...]
     explain: bool
+    keeper: Rescorer | None = None
     documents: list[dict[str, Any]] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)
 
@@ -74,6 +77,9 @@ def segment(
     formats: Annotated[
         str, typer.Option(help="panoptic, coco, overlay, segments, html, semantic, instances; comma-separated.")
     ] = "panoptic,coco,overlay,segments",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep what the networks say, so that `retclip rescore` can do without them.")
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print why every segment has its label.")] = False,
     max_failures: Annotated[
         str, typer.Option(help="Share or number of pictures that may fail before the exit code is 6.")
@@ -118,8 +124,34 @@ def segment(
     for note in segmenter.notes:
         speech.note(f"note: {note}")
     run = Run(segmenter, database, speech, out, wanted, explain)
-    _segment_all(run, names)
+    if keep:
+        run.keeper = _keeper(run, classes is not None, parse_layering(layers), masks)
+    try:
+        _segment_all(run, names)
+    finally:
+        if run.keeper is not None:
+            run.keeper.kept.save_records()
     _finish(run, len(names), allowed)
+
+
+def _keeper(run: Run, listed: bool, layering: Layering, masks: Path | None) -> Rescorer:
+    """What keeps the pictures of a run; `listed`: --classes was given, `masks`: the folder of --proposals."""
+    from retclip.query.kept import KeptRun, RunFacts
+    from retclip.query.rescoring import Rescorer
+    from retclip.shards.layers import layers_of
+
+    question = run.segmenter.question
+    facts = RunFacts(
+        databases=tuple(layer.path for layer in layers_of(run.database)),
+        layering=layering,
+        space=run.database.space,
+        preset=question.preset,
+        vocabulary=question.as_asked,
+        listed=listed,
+        head=question.head,
+        formats=run.formats,
+    )
+    return Rescorer(KeptRun.create(run.out, facts, run.segmenter.keep_texts(), masks), question)
 
 
 def _override(preset: Preset, values: dict[str, Any]) -> Preset:
@@ -212,6 +244,16 @@ def _pictures(names: Sequence[Path]) -> Iterator[Picture | InputError]:
         except InputError as error:
             picture = error
         yield picture
+
+
+def _labelled(run: Run, picture: Picture, path: Path) -> SegmentationResult:
+    if run.keeper is None:
+        return run.segmenter.segment([picture])[0]
+    began = time.perf_counter()
+    masks, observation = run.segmenter.observe(picture)
+    evidence = run.segmenter.question.weigh(observation)
+    run.keeper.keep(picture, str(path.resolve()), masks, observation, evidence)
+    return run.segmenter.label(picture, masks, evidence, began)
 
 
 def _write(run: Run, result: SegmentationResult, picture: Picture) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from retclip.core.errors import EmptyDatabase
 from retclip.core.results import LabelMatch
 from retclip.core.vocabulary import Category, Vocabulary, normalise_name
 from retclip.ports.encoders import TextEncoder
-from retclip.ports.neighbors import StoredClass
+from retclip.ports.neighbors import NeighborIndex, StoredClass
 
 
 @dataclass(frozen=True)
@@ -118,3 +119,10 @@ def with_stored_kinds(vocabulary: Vocabulary, stored: Sequence[StoredClass], lab
 def vocabulary_of(name: str, stored: Sequence[StoredClass]) -> Vocabulary:
     """The vocabulary of everything a database knows; raises ValueError for an empty one."""
     return Vocabulary(name, tuple(Category(item.id, (item.name, *item.aliases), item.is_thing) for item in stored))
+
+
+def stored_vocabulary(index: NeighborIndex) -> Vocabulary:
+    """Every class of a database version, named after it. Raises EmptyDatabase."""
+    if not index.classes:
+        raise EmptyDatabase(index.name, index.version)
+    return vocabulary_of(f"{index.name}@{index.version}", index.classes)

@@ -63,7 +63,7 @@ class Rescorer:
 
     def __init__(self, kept: KeptRun, question: Question) -> None:
         refuse_other_classes(kept, question.as_asked)
-        self._kept, self._question = kept, question
+        self.kept, self._question = kept, question
         self._same_classes = _names(question.as_asked) == _names(kept.facts.vocabulary)
         self._similarity = None if kept.texts is None else TextSimilarity(kept.texts)
         classes = [(category.id, category.name, category.is_thing) for category in question.vocabulary]
@@ -72,20 +72,20 @@ class Rescorer:
     @cached_property
     def names_only(self) -> tuple[str, ...]:
         """Stored classes that a text tower might have matched, had it read their names before."""
-        texts, answered = self._kept.texts, self._question.labels.column
+        texts, answered = self.kept.texts, self._question.labels.column
         if texts is None:
             return ()
         return tuple(c.name for c in self._question.index.classes if c.id not in answered and c.name not in texts)
 
     def keep(self, picture: Picture, path: str, masks: MaskSet, observation: Observation, evidence: Evidence) -> None:
         """Store a picture that was just observed and weighed, with its labels."""
-        self._kept.store.store(picture.name, ObservedImage(picture.sha256, masks, observation))
+        self.kept.store.store(picture.name, ObservedImage(picture.sha256, masks, observation))
         new = PictureRecord(picture.name, path, picture.sha256, "", "", {})
-        self._kept.records[picture.name] = self._judged(new, evidence)
+        self.kept.records[picture.name] = self._judged(new, evidence)
 
     def rescore(self, batch: int = BATCH) -> Iterator[Rescored]:
         """Label every kept picture, in the order they were kept; records change when they are saved."""
-        records = list(self._kept.records.values())
+        records = list(self.kept.records.values())
         for start in range(0, len(records), batch):
             began = time.perf_counter()
             part = records[start : start + batch]
@@ -100,8 +100,8 @@ class Rescorer:
         began = time.perf_counter() - rescored.seconds
         name, evidence, vocabulary = rescored.after.name, rescored.evidence, self._question.vocabulary
         decision = self._decide(name, self._verdict(evidence))
-        ids = decision.ids if decision.ids.ndim == 2 else decision.ids[self._kept.store.load_index(name)]
-        masks = self._kept.store.load(name).masks if with_layers else None
+        ids = decision.ids if decision.ids.ndim == 2 else decision.ids[self.kept.store.load_index(name)]
+        masks = self.kept.store.load(name).masks if with_layers else None
         scores, most = evidence.fused.scores, self._question.preset.merge.max_instances
         return SegmentationResult(
             image=name,
@@ -116,7 +116,7 @@ class Rescorer:
         )
 
     def _weighed(self, records: Sequence[PictureRecord]) -> list[Evidence]:
-        observed = [self._kept.store.load_outline(record.name).observation for record in records]
+        observed = [self.kept.store.load_outline(record.name).observation for record in records]
         return self._question.weigh_all([self._adapted(observation) for observation in observed])
 
     def _adapted(self, observation: Observation) -> Observation:
@@ -146,8 +146,8 @@ class Rescorer:
 
     def _surface(self, name: str) -> Surface:
         """Atoms where the masks are binary; the probabilities of logits differ from pixel to pixel."""
-        outline = self._kept.store.load_outline(name).outline
-        return PixelSurface(self._kept.store.load(name).masks) if outline is None else AtomSurface(outline)
+        outline = self.kept.store.load_outline(name).outline
+        return PixelSurface(self.kept.store.load(name).masks) if outline is None else AtomSurface(outline)
 
 
 def refuse_other_classes(kept: KeptRun, asked: Vocabulary) -> None:

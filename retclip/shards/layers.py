@@ -154,8 +154,8 @@ def layers_of(index: Database | LayeredIndex) -> tuple[Database, ...]:
     return index.layers if isinstance(index, LayeredIndex) else (index,)
 
 
-def reopen(places: Sequence[tuple[Path, int]], layering: Layering) -> Database | LayeredIndex:
-    """The index over databases by (path, version), as another process opens it."""
+def reopen(places: Sequence[tuple[Path, int | None]], layering: Layering) -> Database | LayeredIndex:
+    """The index over databases by (path, version; None = the newest), as another process opens it."""
     layers = [Database.open(path, version) for path, version in places]
     return layers[0] if len(layers) == 1 else LayeredIndex(layers, layering)
 
