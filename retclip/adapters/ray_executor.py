@@ -6,6 +6,7 @@ here units are planned only as fast as actors take them, a stop lets running one
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from retclip.core.errors import InputError, first_line
 from retclip.indexer.executors import Death, Queue, Recipe, Results, crew_results
@@ -71,11 +72,12 @@ class RayExecutor:
 
 def _connect(workers: int) -> None:
     """Join the cluster of RAY_ADDRESS, or start one on this machine with room for the workers."""
+    speech: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
+        ray.init(**speech)
     else:
         cores = max(os.cpu_count() or 1, workers)
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False)
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, **speech)
 
 
 class _UnitActor:
@@ -104,11 +106,11 @@ class _ActorCrew:
     """See `Crew`."""
 
     def __init__(self, recipe: Recipe, resources: dict[str, float], database: Database, workers: int) -> None:
-        self._size, self._threads = workers, threads_for(workers)
+        self._size = workers
         device = "cuda" if "num_gpus" in resources else "cpu"
         place = (database.path, database.version)
         # The corpus inside the recipe may be large: it is put into the object store once, not once per actor.
-        self._order = (ray.put(recipe), device, place, self._threads)
+        self._order = (ray.put(recipe), device, place, threads_for(workers))
         self._kind = ray.remote(_UnitActor).options(max_restarts=0, **resources)
         self._actors: dict[int, Any] = {}
         self._answers: dict[Any, int] = {}
@@ -129,8 +131,8 @@ class _ActorCrew:
             result: UnitResult = ray.get(ready)
         except RayTaskError as error:
             raise error.cause from error
-        except RayActorError as error:
-            del self._actors[worker]
+        except RayError as error:  # the actor, its node, its memory or its answer was lost
+            ray.kill(self._actors.pop(worker))
             return worker, Death(f"A worker was lost ({first_line(error)})")
         return worker, result
 

@@ -54,6 +54,7 @@ class _ProcessCrew:
         self._recipe, self._devices = recipe, devices
         self._place = (database.path, database.version)
         self._members: dict[int, tuple[SpawnProcess, Connection]] = {}
+        self._running: dict[Connection, int] = {}
 
     @property
     def size(self) -> int:
@@ -62,9 +63,11 @@ class _ProcessCrew:
     def give(self, worker: int, unit: WorkUnit) -> None:
         if worker not in self._members:
             self._members[worker] = self._hire(worker)
+        connection = self._members[worker][1]
+        self._running[connection] = worker
         # A worker that died while it was idle shows itself in `answer`.
         with suppress(BrokenPipeError, ConnectionResetError):
-            self._members[worker][1].send(unit)
+            connection.send(unit)
 
     def _hire(self, worker: int) -> tuple[SpawnProcess, Connection]:
         context = get_context("spawn")
@@ -76,9 +79,8 @@ class _ProcessCrew:
         return process, mine
 
     def answer(self) -> tuple[int, UnitResult | Death]:
-        workers = {connection: worker for worker, (_, connection) in self._members.items()}
-        connection = next(item for item in wait(list(workers)) if isinstance(item, Connection))
-        worker = workers[connection]
+        connection = next(item for item in wait(list(self._running)) if isinstance(item, Connection))
+        worker = self._running.pop(connection)
         try:
             answer: UnitResult | Exception = connection.recv()
         except (EOFError, OSError):

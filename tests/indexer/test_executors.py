@@ -192,6 +192,18 @@ def test_no_worker_outlives_a_run_that_is_broken_off(tmp_path: Path, corpus: Str
     assert not multiprocessing.active_children()
 
 
+def test_a_worker_that_dies_while_it_waits_is_replaced(tmp_path: Path, corpus: StripeCorpus) -> None:
+    recipe = StripeRecipe(corpus)
+    queue = Queue(work_units(corpus.images(), 2), lambda unit: False, lambda: False)
+    results = ProcessExecutor(recipe, ["cpu"]).results(create(tmp_path / "a.retdb"), queue)
+    done = [next(results)]
+    (waiting,) = multiprocessing.active_children()
+    waiting.kill()
+    waiting.join()
+    done += results
+    assert [unit.images[0].image_id for unit, _ in done] == ["0000", "0002", "0004", "0006"]
+
+
 class ArchiveCorpus(StripeCorpus):
     """The same pictures as bytes, with captions, as an archive gives them; their files are gone."""
 
