@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from retclip.core import errors
@@ -44,3 +46,12 @@ def test_require_names_value_expectation_and_what_came() -> None:
     require(True, "k", "> 0", 1)
     with pytest.raises(ValueError, match=r"^k: expected > 0, got -1$"):
         require(False, "k", "> 0", -1)
+
+
+def test_errors_travel_between_processes_whole() -> None:
+    noted = FeatureSpaceMismatch("db", "one", "two", ["dim: 1 != 2"])
+    noted.add_note("from a worker")
+    for error in (InputError("E101", "what", why="why", fix="fix"), noted):
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error)
+        assert (str(copy), copy.args, copy.__dict__) == (str(error), error.args, error.__dict__)
