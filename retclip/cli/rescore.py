@@ -200,12 +200,12 @@ def _report(changes: Changes, run: Mapping[str, Any], pictures: int, speech: Spe
         "images": changes.pictures,
     }
     versions = ", ".join(f"{entry['name']}@{entry['version']}" for entry in run["db"])
-    title = f"{len(changes.pictures)} of {pictures} pictures changed under {versions}, {changes.written} written"
     rows = [(name, counts["before"], counts["after"]) for name, counts in changes.classes.items()]
-    speech.data(document, make_table(("class", "regions before ", "after "), rows, title))
+    speech.data(document, make_table(("class", "regions before ", "after "), rows))
     for picture in changes.pictures[:_SHOWN]:
         moves = Counter((move["before"], move["after"]) for move in picture["regions"])
         shown = [f"{old or 'nothing'} -> {new or 'nothing'} x{n}" for (old, new), n in moves.most_common()]
         speech.note(f"{picture['image']}  {', '.join(shown) or 'the same classes, other edges'}")
     if len(changes.pictures) > _SHOWN:
         speech.note(f"and {len(changes.pictures) - _SHOWN} more pictures; --json lists all")
+    speech.note(f"{len(changes.pictures)} of {pictures} pictures changed under {versions}, {changes.written} written")

@@ -228,7 +228,7 @@ def _results(run: Run, names: Sequence[Path]) -> Iterator[tuple[SegmentationResu
         try:
             if isinstance(read, InputError):
                 raise read
-            yield run.segmenter.segment([read])[0], read
+            yield _labelled(run, read, name), read
         except InputError as error:
             run.failures.append({"image": str(name), "code": error.code, "message": error.what})
             run.speech.note(f"failed {error}")
