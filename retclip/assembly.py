@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # torch takes seconds to import; settings and databases are r
     import torch
 
     from retclip.adapters.promptable import PromptedMasker
+    from retclip.adapters.vector_engines.index import EngineIndex
     from retclip.core.vocabulary import Vocabulary
     from retclip.indexer.regions import RegionSource
     from retclip.ports.corpora import Corpus
@@ -31,13 +32,23 @@ if TYPE_CHECKING:  # torch takes seconds to import; settings and databases are r
     from retclip.query.question import TrainedHead
     from retclip.segmenters.fcclip.encoder import FCCLIPEncoder
     from retclip.segmenters.fcclip.segmenter import FCCLIPSegmenter
-    from retclip.shards.layers import LayeredIndex
+    from retclip.shards.layers import LayeredIndex, Layering
+
+    AskedIndex = Database | LayeredIndex | EngineIndex
 
 RegionKinds = Literal["masks", "boxes", "found"]
 DEFAULT_PRESET = "cpu"
 
 
-def choose_preset(name_or_file: str | None, database: Database | LayeredIndex | None) -> Preset:
+def open_index(reference: str, layering: Layering) -> AskedIndex:
+    """What `--db` means: databases by name or path, several separated by commas, or one inside a vector engine."""
+    from retclip.adapters.vector_engines import is_engine, open_engine
+    from retclip.shards.layers import open_layers
+
+    return open_engine(reference) if is_engine(reference) else open_layers(reference, layering)
+
+
+def choose_preset(name_or_file: str | None, database: AskedIndex | None) -> Preset:
     """The preset that was asked for, else the one the database was built with, else the default."""
     if name_or_file is not None:
         return load_preset(name_or_file)
@@ -257,7 +268,7 @@ def _given_masks(folder: Path) -> MaskProposer:
 
 
 def make_segmenter(
-    database: Database | LayeredIndex,
+    database: AskedIndex,
     vocabulary: Vocabulary | None,
     preset: Preset,
     masks: Path | None,

@@ -22,7 +22,10 @@ PresetOption = Annotated[
     str | None, typer.Option(help="Preset name or TOML file; default: the database's own, else cpu.")
 ]
 DATABASES = typer.Option(help="Name or path, NAME@7 for version 7; several, the most important first: mine,ade20k.")
-DatabasesOption = Annotated[str, DATABASES]
+ASKED = typer.Option(
+    help="Name or path, NAME@7 for version 7; several, the most important first: mine,ade20k; lancedb:DIR, qdrant:URL."
+)
+DatabasesOption = Annotated[str, ASKED]
 LayersOption = Annotated[
     str, typer.Option(help="A class of several databases: first (only the first one's segments) or merged (all).")
 ]

@@ -29,13 +29,13 @@ from retclip.cli.options import (
 from retclip.core.errors import FailuresError, InputError
 
 if TYPE_CHECKING:
+    from retclip.assembly import AskedIndex
     from retclip.core.images import Picture
     from retclip.core.results import SegmentationResult
     from retclip.presets import Preset
     from retclip.query.pipeline import RetrievalSegmenter
     from retclip.query.rescoring import Rescorer
-    from retclip.shards import Database
-    from retclip.shards.layers import LayeredIndex, Layering
+    from retclip.shards.layers import Layering
 
 EPILOG = 'Example: retclip segment street.jpg --db ade20k --classes "pier, kayak, person, sky, water" --explain'
 _PICTURES_AHEAD = 2
@@ -47,7 +47,7 @@ class Run:
     """What one invocation needs and collects."""
 
     segmenter: RetrievalSegmenter
-    database: Database | LayeredIndex
+    database: AskedIndex
     speech: Speech
     out: Path
     formats: tuple[str, ...]
@@ -89,9 +89,8 @@ def segment(
     quiet: QuietOption = False,
 ) -> None:
     """Segment pictures: every region gets a class, a score, and the stored exemplars that decided it."""
-    from retclip.assembly import choose_preset, make_segmenter
+    from retclip.assembly import choose_preset, make_segmenter, open_index
     from retclip.reports.outputs import FORMATS
-    from retclip.shards.layers import open_layers
     from retclip.vocabularies import load_vocabulary
 
     speech = Speech(json, quiet)
@@ -104,7 +103,7 @@ def segment(
             why=f"Known are {', '.join(FORMATS)}.",
             fix="Correct --formats.",
         )
-    database = open_layers(db, parse_layering(layers))
+    database = open_index(db, parse_layering(layers))
     settings = _override(
         choose_preset(preset, database),
         {
@@ -138,8 +137,14 @@ def _keeper(run: Run, listed: bool, layering: Layering, masks: Path | None) -> R
     """What keeps the pictures of a run; `listed`: --classes was given, `masks`: the folder of --proposals."""
     from retclip.query.kept import KeptRun, RunFacts
     from retclip.query.rescoring import Rescorer
-    from retclip.shards.layers import layers_of
+    from retclip.shards import Database
+    from retclip.shards.layers import LayeredIndex, layers_of
 
+    if not isinstance(run.database, (Database, LayeredIndex)):
+        why = "What changes is the database of files; a vector engine holds a copy of one version."
+        raise InputError(
+            "E120", "--keep needs a database of files.", why=why, fix="Leave --keep out, or name that one."
+        )
     question = run.segmenter.question
     facts = RunFacts(
         databases=tuple(layer.path for layer in layers_of(run.database)),

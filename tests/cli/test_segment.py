@@ -261,3 +261,14 @@ def test_several_databases_are_asked_as_one(home: Path, preset: Path, street: Pa
     assert first["blue"] == {"pets@2"}
     assert origins("--layers", "merged")["red"] == {"mine@2", "pets@2"}
     assert run("segment", street, "--db", "mine,pets", "--layers", "both", "--json").error["code"] == "E120"
+
+
+def test_a_vector_engine_answers_in_place_of_a_database(home: Path, street: Path, run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    assert run("db", "export", "pets", tmp_path / "lance", "--to", "lancedb").code == 0
+    words = ["segment", street, "--classes", "red,blue", "--out", tmp_path / "out", "--json"]
+    own, engine = run(*words, "--db", "pets"), run(*words, "--db", f"lancedb:{tmp_path / 'lance'}")
+    assert engine.code == 0, engine.err
+    assert labels(engine.json) == labels(own.json) == {"red", "blue"}
+    refused = run(*words, "--db", f"lancedb:{tmp_path / 'lance'}", "--keep")
+    assert (refused.code, refused.error["code"]) == (3, "E120")
