@@ -226,15 +226,18 @@ def _mapped(found: Rows, order: Rows) -> Rows:
     return np.where(found >= 0, order[found], -1)
 
 
-def contestants(rows: int) -> list[Callable[[Corpus], Peer]]:
-    """How to build each peer that can be built in reasonable time for so many rows."""
-    every: list[Callable[[Corpus], Peer]] = [
-        lambda corpus: FlatBitmap(corpus, scattered=True),
-        lambda corpus: FlatBitmap(corpus, scattered=False),
-        KnnOfRanges,
-        ClassLists,
-        InvertedBitmap,
-        UsearchGathered,
-        Lance,
-    ]
-    return [*every, HnswFilter] if rows <= HNSW_ROWS else every
+def contestants(rows: int, wanted: str = "") -> list[Callable[[Corpus], Peer]]:
+    """How to build each peer that can be built in reasonable time for so many rows; `wanted`: key words, by commas."""
+    every: dict[str, Callable[[Corpus], Peer]] = {
+        "scattered": lambda corpus: FlatBitmap(corpus, scattered=True),
+        "sorted": lambda corpus: FlatBitmap(corpus, scattered=False),
+        "ranges": KnnOfRanges,
+        "lists": ClassLists,
+        "ivf": InvertedBitmap,
+        "usearch": UsearchGathered,
+        "lancedb": Lance,
+        "hnswlib": HnswFilter,
+    }
+    if rows > HNSW_ROWS:
+        del every["hnswlib"]
+    return [every[name] for name in wanted.split(",")] if wanted else list(every.values())

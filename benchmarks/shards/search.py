@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--work", type=Path, required=True, help="folder for the database, reused")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--peers", default="", help="only peers whose name holds this")
+    parser.add_argument("--peers", default="", help="only these, by commas: scattered, sorted, ranges, lists, ...")
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the rows that are asked")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     faiss.omp_set_num_threads(args.threads)
@@ -55,19 +56,18 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     database = build(args.work / f"synthetic-{args.rows}.retdb", args.rows)
     corpus = Corpus.of(database)
-    questions = [Question.draw(corpus, share) for share in SHARES]
+    questions = [Question.draw(corpus, share) for share in args.shares]
     results = [_ours(database, corpus, question, args.reps) for question in questions]
-    for make in contestants(args.rows):
+    for make in contestants(args.rows, args.peers):
         begun = time.perf_counter()
         peer = make(corpus)
         built = time.perf_counter() - begun
-        if args.peers in peer.name:
-            for question, result in zip(questions, results, strict=True):
-                for setting in peer.settings:
-                    row = _duel(database, corpus, question, peer.prepare(question, setting), args.reps)
-                    row |= {"peer": peer.name, "setting": setting, "build_seconds": round(built, 1)}
-                    result["peers"].append(row)
-                    print(f"  {question.share:4.0%} {peer.name} [{setting}]: {_line(row)}", flush=True)
+        for question, result in zip(questions, results, strict=True):
+            for setting in peer.settings:
+                row = _duel(database, corpus, question, peer.prepare(question, setting), args.reps)
+                row |= {"peer": peer.name, "setting": setting, "build_seconds": round(built, 1)}
+                result["peers"].append(row)
+                print(f"  {question.share:4.0%} {peer.name} [{setting}]: {_line(row)}", flush=True)
         del peer
         gc.collect()
     args.out.write_text(json.dumps({"machine": _machine(args), "k": K, "questions": results}, indent=1) + "\n")
