@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from retclip.core.errors import InputError
 from retclip.core.masks import Frame, MaskSet
+from retclip.query.atoms import outline, split_into_atoms
 from retclip.query.observations import ObservationStore, ObservedImage
 from retclip.query.scoring import Observation
 
@@ -44,6 +46,27 @@ def test_soft_masks_keep_sixteen_bits(tmp_path):
     store = ObservationStore(tmp_path, IDENTITY)
     store.store("x", observed(logits))
     torch.testing.assert_close(store.load("x").masks.masks, logits, rtol=1e-3, atol=1e-3)
+
+
+def test_logits_may_be_kept_to_the_bit(tmp_path):
+    logits = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(3))
+    store = ObservationStore(tmp_path, IDENTITY, np.float32)
+    store.store("x", observed(logits))
+    assert torch.equal(store.load("x").masks.masks, logits)
+    assert store.load_outline("x").outline is None
+
+
+def test_outlines_and_indices_are_those_of_the_masks(tmp_path):
+    image = observed(binary(9), clip=torch.rand(9, 3))
+    store = ObservationStore(tmp_path, IDENTITY)
+    store.store("x", image)
+    found = store.load_outline("x")
+    expected = outline(split_into_atoms(image.masks.masks.numpy()))
+    for name in ("inside", "size", "box", "touching"):
+        np.testing.assert_array_equal(getattr(found.outline, name), getattr(expected, name))
+    assert torch.equal(found.observation.keys, image.observation.keys)
+    assert torch.equal(found.observation.clip, image.observation.clip)
+    np.testing.assert_array_equal(found.outline.inside[store.load_index("x")], image.masks.masks.permute(1, 2, 0))
 
 
 def test_frame_and_validity_come_back(tmp_path):
