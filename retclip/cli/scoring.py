@@ -126,10 +126,17 @@ def _observe(
 
 def _identity(dataset: EvaluationSet, database: Database | LayeredIndex, preset: Preset) -> Mapping[str, Any]:
     """What stored observations depend on: networks, proposals, class list, and the pictures' set; not the database."""
+    from retclip.presets.model_cards import segmenting_roles
+
+    # The feature space stands for the encoder; detector and masker count where they make the proposals.
+    others: dict[str, Any] = {
+        role: asdict(getattr(preset, role)) for role in segmenting_roles(preset) if role != "encoder"
+    }
     return {
         "schema": "retclip.observations/1",
         "feature_space": database.space.fingerprint,
         "proposals": "given" if preset.proposals.kind == "given" else asdict(preset.proposals),
+        **others,
         "dataset": {"name": dataset.name, "split": dataset.split, "annotations_sha256": dataset.sha256},
         "vocabulary": [list(category.names) for category in dataset.vocabulary],
     }
