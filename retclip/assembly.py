@@ -240,19 +240,22 @@ def count_detector_prompts(preset: Preset, vocabulary: Vocabulary) -> int | None
 class LabelMatcher:
     """Finds which stored classes answer for which asked ones, as the preset says.
 
-    Names are compared first. The text tower is loaded, once, only when names leave something over on both sides.
+    Names are compared first. The text tower is loaded, once, only when it is needed.
     """
 
     def __init__(self, preset: Preset, device: str) -> None:
         self._preset, self._device = preset, device
 
-    def match(self, vocabulary: Vocabulary, stored: Sequence[StoredClass]) -> LabelMap:
-        """Match stored classes to the categories of a vocabulary."""
+    def match(self, vocabulary: Vocabulary, stored: Sequence[StoredClass], *, until_answered: bool = False) -> LabelMap:
+        """Match stored classes to the categories of a vocabulary, as a segmenter does.
+
+        `until_answered` stops at names when they give every category a stored class: enough to tell what is missing.
+        """
         from retclip.query.matching import match_labels
 
         labels = match_labels(vocabulary, stored)
-        unanswered = any(found.method == "none" for found in labels.matches)
-        if not unanswered or len(labels.column) == len(stored) or self._text is None:
+        answered = all(found.method != "none" for found in labels.matches)
+        if len(labels.column) == len(stored) or (until_answered and answered) or self._text is None:
             return labels
         return match_labels(vocabulary, stored, self._text, self._preset.retrieval.label_match)
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from retclip.adapters.region_hierarchy import RegionHierarchy
 from retclip.assembly import (
     DEFAULT_PRESET,
+    LabelMatcher,
     choose_device,
     choose_preset,
     make_encoder,
@@ -20,11 +21,13 @@ from retclip.assembly import (
     make_text_tower,
 )
 from retclip.core.errors import InputError
+from retclip.core.vocabulary import Category, Vocabulary
 from retclip.presets import EncoderSettings, Preset, ProposalSettings, load_preset, preset_to_mapping
+from retclip.query.matching import match_labels
 from retclip.segmenters.fcclip.proposer import FCCLIPProposer
 from retclip.segmenters.fcclip.variants import build_fcclip
-from retclip.shards import Database
-from tests.fakes import ColourEncoder
+from retclip.shards import Database, StoredClass
+from tests.fakes import ColourEncoder, ColourTexts
 
 
 def test_the_preset_asked_for_comes_before_the_databases_own(tmp_path: Path) -> None:
@@ -98,3 +101,19 @@ def test_other_proposals_have_no_trained_head(fcclip_file: Path) -> None:
     regions = make_models(replace(preset, proposals=ProposalSettings("regions")), None, "cpu")
     assert isinstance(regions.proposer, RegionHierarchy)
     assert regions.head is None
+
+
+def test_labels_are_matched_as_a_segmenter_matches_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also stored classes whose names answer nothing, when every asked class is answered already."""
+    stored = [StoredClass(1, "red", (), True, 4), StoredClass(2, "crimson", (), True, 4)]
+    vocabulary = Vocabulary("asked", (Category(7, ("red",), True),))
+    made: list[ColourTexts] = []
+    monkeypatch.setattr(
+        "retclip.assembly.make_text_tower", lambda *_: made.append(ColourTexts(ColourEncoder())) or made[-1]
+    )
+    matcher = LabelMatcher(Preset("x"), "cpu")
+    assert matcher.match(vocabulary, stored, until_answered=True).column == {1: 0}
+    assert made == []
+    assert matcher.match(vocabulary, stored) == match_labels(vocabulary, stored, ColourTexts(ColourEncoder()))
+    assert matcher.match(vocabulary, stored).column == {1: 0, 2: 0}
+    assert len(made) == 1

@@ -160,7 +160,8 @@ def _lacking(lesson: Lesson, asked: Vocabulary | None, offered: Sequence[StoredC
 
     vocabulary = asked or vocabulary_of(lesson.database.name, offered)
     if not lesson.stored_too:
-        missing = missing_classes(vocabulary, lesson.matcher.match(vocabulary, lesson.database.classes))
+        known = lesson.matcher.match(vocabulary, lesson.database.classes, until_answered=True)
+        missing = missing_classes(vocabulary, known)
         stored = len(vocabulary) - (len(missing) if missing else 0)
         if stored:
             lesson.speech.note(f"note: {stored} asked classes are stored already; --stored-too adds to them as well")
@@ -168,7 +169,7 @@ def _lacking(lesson: Lesson, asked: Vocabulary | None, offered: Sequence[StoredC
             show_report(unchanged(lesson.database), lesson.report, lesson.speech)
             return None
         vocabulary = missing
-    return with_foreign_names(vocabulary, lesson.matcher.match(vocabulary, offered))
+    return with_foreign_names(vocabulary, lesson.matcher.match(vocabulary, offered, until_answered=True))
 
 
 def _copy(lesson: Lesson, fallback: str, asked: Vocabulary | None) -> None:
