@@ -11,8 +11,8 @@ import typer
 
 from retclip.cli.console import Speech, make_table
 from retclip.cli.indexing import MaxFailures
-from retclip.cli.options import JsonOption, QuietOption, parse_share
-from retclip.core.errors import FailuresError
+from retclip.cli.options import JsonOption, QuietOption, parse_share, too_many
+from retclip.core.errors import FailuresError, InputError
 
 app = typer.Typer(no_args_is_help=True, help="Collections of labelled pictures.")
 
@@ -42,12 +42,16 @@ def fetch(
 ) -> None:
     """Fetch only photos that people verified to show the asked classes; interrupted, it goes on where it stopped."""
     from retclip.corpora.openimages_fetch import BASE_URL, FetchRequest, fetch_images
+    from retclip.corpora.openimages_layout import known_split
     from retclip.vocabularies import load_vocabulary
 
     speech = Speech(json, quiet)
     allowed = parse_share(max_failures)
+    if mirror is not None and not mirror.startswith(("https://", "http://")):
+        why = "Photos are asked for over http or https."
+        raise InputError("E120", f"--mirror {mirror} is no address.", why=why, fix="Give it with https:// before it.")
     names = load_vocabulary(classes).names
-    request = FetchRequest(root, names, per_class, split, workers, base_url=mirror or BASE_URL)
+    request = FetchRequest(root, names, per_class, known_split(split), workers, base_url=mirror or BASE_URL)
     with speech.progress("fetch", "photos") as line:
         report = fetch_images(request, line.update)
     rows = [(name, count) for name, count in report.photos_by_class.items()]
@@ -57,7 +61,7 @@ def fetch(
     )
     speech.note(f"{report.fetched} photos fetched, {report.present} were there, {len(report.failed)} failed")
     wanted = report.fetched + report.present + len(report.failed)
-    if len(report.failed) > (allowed if allowed >= 1 else allowed * wanted):
+    if too_many(len(report.failed), wanted, allowed):
         first = next(iter(report.failed.items()))
         raise FailuresError(
             "E601",

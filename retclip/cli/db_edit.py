@@ -99,16 +99,21 @@ def transform(
     quiet: QuietOption = False,
 ) -> None:
     """Set the key transform of searches; nothing is rewritten, vectors on disk stay as they are."""
+    refuse_unknown_transform(kind)
+    with current_database(name).write("transform", program()) as transaction:
+        transaction.set_transform(kind)
+        result = transaction.commit(f"key transform {kind}")
+    done(Speech(json, quiet), result, f"key transform {kind}", len(result))
+
+
+def refuse_unknown_transform(kind: str) -> None:
+    """Raise InputError E120 for a key transform that there is not."""
     from retclip.shards import TRANSFORMS
 
     if kind not in TRANSFORMS:
         raise InputError(
             "E120", f"Unknown key transform '{kind}'.", why=f"Known are {', '.join(TRANSFORMS)}.", fix="Choose one."
         )
-    with current_database(name).write("transform", program()) as transaction:
-        transaction.set_transform(kind)
-        result = transaction.commit(f"key transform {kind}")
-    done(Speech(json, quiet), result, f"key transform {kind}", len(result))
 
 
 def newest_path(name: str) -> Path:

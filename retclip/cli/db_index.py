@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from retclip.cli.console import Speech, make_table
-from retclip.cli.db_edit import current_database
+from retclip.cli.db_edit import current_database, refuse_unknown_transform
 from retclip.cli.options import ClassesOption, JsonOption, NameArgument, QuietOption
 
 
@@ -30,6 +30,8 @@ def index(
     from retclip.shards.search import write_indexes
 
     speech = Speech(json, quiet)
+    if transform is not None:
+        refuse_unknown_transform(transform)
     database = current_database(name)
     written = write_indexes(database, transform)
     document = {"database": database.name, "version": database.version, "indexed_shards": written}

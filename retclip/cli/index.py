@@ -39,7 +39,9 @@ app = typer.Typer(no_args_is_help=True, help="Build databases: turn pictures wit
 
 @app.command(epilog="Example: retclip index build --source coco --root coco/ --split train --use-masks --db coco")
 def build(
-    source: Annotated[str, typer.Option(help="Kind of corpus: coco, ade20k, folder, table.")],
+    source: Annotated[
+        str, typer.Option(help="Kind of corpus: coco, ade20k, openimages, webdataset, hf, folder or table.")
+    ],
     db: Annotated[str | None, typer.Option(help="Name or path; made when there is none. Default: the source.")] = None,
     root: RootOption = None,
     split: SplitOption = None,

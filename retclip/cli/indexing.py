@@ -69,7 +69,7 @@ def open_labelled(
         classes: what captions are searched for.
 
     Raises:
-        InputError: E120 for other labels, and for captions without classes.
+        InputError: E120 for other labels, captions without classes, and machine labels of another corpus.
     """
     from retclip.corpora import CorpusOptions, open_corpus
     from retclip.corpora.mined import MinedCorpus
@@ -82,10 +82,13 @@ def open_labelled(
         machine = float(threshold) if kind == "machine" else None
     except ValueError:
         machine = -1.0
-    known = labels in ("own", "captions") or (machine is not None and 0 <= machine <= 1)
+    known = labels in ("own", "captions") or (machine is not None and 0 < machine <= 1)
     if not known:
         why = "Expected own, captions, or machine: and a confidence, e.g. machine:0.8."
         raise InputError("E120", f"--labels '{labels}' is not known.", why=why, fix="Correct it.")
+    if machine is not None and source != "openimages":
+        why = f"'{source}' does not tell labels by a machine from others."
+        raise InputError("E120", f"--labels {labels} needs --source openimages.", why=why, fix="Leave it out.")
     corpus = open_corpus(source, *place, CorpusOptions(machine_labels=machine))
     return MinedCorpus(corpus, classes) if kind == "captions" and classes is not None else corpus
 

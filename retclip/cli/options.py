@@ -55,6 +55,11 @@ def parse_share(text: str) -> float:
     return float("inf") if text.endswith("%") and value == 1 else value
 
 
+def too_many(failures: int, total: int, allowed: float) -> bool:
+    """Whether more of `total` failed than `parse_share` of --max-failures allows: a share below 1, or a number."""
+    return failures > (allowed if allowed >= 1 else allowed * total)
+
+
 def parse_layering(text: str) -> Layering:
     """`first` or `merged`. Raises InputError E120."""
     layerings: dict[str, Layering] = {"first": "first", "merged": "merged"}
@@ -81,11 +86,16 @@ def change_settings(preset: Preset, changes: Sequence[str]) -> Preset:
     return preset_from_mapping(table, "--set")
 
 
-def proposed(preset: Preset, kind: str) -> Preset:
-    """The preset with proposals of another kind; `preset` leaves them as they are. Raises InputError E160 or E144."""
+def proposal_kinds() -> tuple[str, ...]:
+    """What --proposals may say beside a folder: `preset`, or a kind."""
     from retclip.presets import ProposalSettings
 
-    known = ("preset", *get_args(get_type_hints(ProposalSettings)["kind"]))
+    return ("preset", *get_args(get_type_hints(ProposalSettings)["kind"]))
+
+
+def proposed(preset: Preset, kind: str) -> Preset:
+    """The preset with proposals of another kind; `preset` leaves them as they are. Raises InputError E160 or E144."""
+    known = proposal_kinds()
     if kind not in known:
         raise InputError(
             "E160", f"Unknown --proposals '{kind}'.", why=f"Known are {', '.join(known)}.", fix="Correct it."

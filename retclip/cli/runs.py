@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retclip.cli.console import Speech, make_table
+from retclip.cli.options import too_many
 from retclip.core.errors import FailuresError
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def show_report(outcome: RunReport, file: Path | None, speech: Speech) -> None:
 
 def judge(outcome: RunReport, max_failures: float) -> None:
     """Raise FailuresError when more pictures failed than allowed (a share below 1, or a number)."""
-    allowed = max_failures if max_failures >= 1 else max_failures * outcome.images
-    if len(outcome.failures) > allowed:
+    if too_many(len(outcome.failures), outcome.images, max_failures):
         raise FailuresError(
             "E601",
             f"{len(outcome.failures)} of {outcome.images} pictures failed.",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retclip.cli.console import Speech
+from retclip.cli.indexing import MaxFailures
 from retclip.cli.options import (
     ClassesOption,
     DatabasesOption,
@@ -24,7 +25,9 @@ from retclip.cli.options import (
     QuietOption,
     parse_layering,
     parse_share,
+    proposal_kinds,
     proposed,
+    too_many,
 )
 from retclip.core.errors import FailuresError, InputError
 
@@ -64,9 +67,8 @@ def segment(
     classes: ClassesOption = None,
     preset: PresetOption = None,
     proposals: Annotated[
-        str | None,
-        typer.Option(help="regions (no weights), gdino-sam, sam-grid, fcclip, or a folder with a mask PNG each."),
-    ] = None,
+        str, typer.Option(help="preset (as it says), regions, gdino-sam, sam-grid, fcclip, or a folder of mask PNGs.")
+    ] = "preset",
     alpha: Annotated[float | None, typer.Option(help="Weight of the out-of-vocabulary score, seen classes.")] = None,
     beta: Annotated[float | None, typer.Option(help="The same for unseen classes.")] = None,
     gamma: Annotated[float | None, typer.Option(help="Weight of retrieval against text similarity.")] = None,
@@ -81,9 +83,7 @@ def segment(
         bool, typer.Option("--keep", help="Keep what the networks say, so that `retclip rescore` can do without them.")
     ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print why every segment has its label.")] = False,
-    max_failures: Annotated[
-        str, typer.Option(help="Share or number of pictures that may fail before the exit code is 6.")
-    ] = "1%",
+    max_failures: MaxFailures = "1%",
     device: DeviceOption = "auto",
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -117,8 +117,8 @@ def segment(
     )
     allowed = parse_share(max_failures)
     vocabulary = load_vocabulary(classes) if classes is not None else None
-    masks = None if proposals in (None, "regions", "gdino-sam", "sam-grid", "fcclip") else Path(str(proposals))
-    settings = proposed(settings, "given" if masks is not None else proposals or "preset")
+    masks = None if proposals in proposal_kinds() else Path(proposals)
+    settings = proposed(settings, proposals if masks is None else "given")
     segmenter = make_segmenter(database, vocabulary, settings, masks, device)
     for note in segmenter.notes:
         speech.note(f"note: {note}")
@@ -271,11 +271,12 @@ def _write(run: Run, result: SegmentationResult, picture: Picture) -> None:
     folder = run.out / Path(result.image).stem
     per_image = [name for name in run.formats if name != "html"]
     files = write_outputs(result, picture.pixels, folder, per_image, run.database.thumbnail)
-    document = segments_document(result)
-    run.documents.append({**document, "seconds": round(result.seconds, 3), "files": [str(path) for path in files]})
-    if run.explain and not run.speech.json:
+    if run.speech.json:
+        facts = {"seconds": round(result.seconds, 3), "files": [str(path) for path in files]}
+        run.documents.append({**segments_document(result), **facts})
+    elif run.explain:
         print_explanations(result, Console(width=None))
-    elif not run.speech.json:
+    else:
         run.speech.data(
             None,
             f"{result.image}  {len(result.explanations)} segments in {result.seconds:.2f} s  -> {folder}",
@@ -287,13 +288,12 @@ def _finish(run: Run, total: int, max_failures: float) -> None:
         run.speech.data(
             {"schema": "retclip.segment/1", "run": run.segmenter.run, "images": run.documents, "failures": run.failures}
         )
-    if "html" in run.formats and run.documents:
+    if "html" in run.formats and len(run.failures) < total:
         run.speech.note(f"report: {run.out / 'report.html'}")
-    allowed = max_failures if max_failures >= 1 else max_failures * total
-    if len(run.failures) > allowed:
+    if too_many(len(run.failures), total, max_failures):
         raise FailuresError(
             "E601",
             f"{len(run.failures)} of {total} pictures failed.",
             why=run.failures[0]["message"],
             fix="See the list above; the others are written.",
-        ) from None
+        )

@@ -89,7 +89,7 @@ def find_tree(root: Path, split: str | None) -> Tree:
     Raises:
         InputError: E103 if no such split is there, E101 if there is no photo at all.
     """
-    wanted = _known_split(split)
+    wanted = None if split is None else known_split(split)
     found = {name: folder for name in SPLITS for folder in _photo_folders(root, name)[:1]}
     if wanted is None and len(found) == 1:
         wanted = next(iter(found))
@@ -153,12 +153,11 @@ def photo_ids(folder: Path) -> tuple[dict[str, str], int]:
     return dict(sorted(found.items())), others
 
 
-def _known_split(split: str | None) -> str | None:
+def known_split(split: str) -> str:
+    """The name of a split in any of its spellings (`val` is `validation`). Raises InputError E103 for another."""
     for name, spellings in SPLITS.items():
         if split in spellings:
             return name
-    if split is None:
-        return None
     raise InputError(
         "E103", f"Open Images has no split '{split}'.", why=f"Splits are {', '.join(SPLITS)}.", fix="Check --split."
     )

@@ -61,3 +61,11 @@ def test_without_a_network_and_without_tables_the_reason_is_told(tables: Path, t
     assert run(*words, "--root", tables, "--json").error["code"] == "E126"
     missing = run(*words, "--root", tmp_path / "nowhere", "--json")
     assert (missing.code, missing.error["code"]) == (3, "E103")
+
+
+def test_splits_are_called_as_elsewhere_and_mistakes_are_told(tables: Path, run: Run) -> None:
+    words = ["corpora", "fetch", "openimages", "--root", tables, "--classes", "Dog", "--json"]
+    other = run(*words, "--split", "val")
+    assert (other.error["code"], "oidv7-val-annotations" in other.error["hint"]) == ("E103", True)
+    assert run(*words, "--split", "nowhere").error["code"] == "E103"
+    assert run(*words, "--mirror", "ftp://photos").error["code"] == "E120"

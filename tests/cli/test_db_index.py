@@ -24,3 +24,7 @@ def test_an_index_is_built_once_and_changes_no_answer(home: Path, street: Path, 
     assert run("db", "index", "pets", "--json").json["indexed_shards"] == 0
     assert run("db", "search", "pets", "--image", street, "--json").json == before
     assert verify(home / "db" / "pets.retdb", deep=True).ok
+
+
+def test_an_unknown_transform_is_told(home: Path, run: Run) -> None:
+    assert run("db", "index", "pets", "--transform", "centred", "--json").error["code"] == "E120"

@@ -49,6 +49,12 @@ def test_quiet_says_nothing_but_the_result(home: Path, workshop: Path, preset: P
     assert outcome.json["added"] == 12
 
 
+@pytest.mark.parametrize("labels", ["machine:0", "machine:2", "machine:much", "machine", "machine:0.8", "captions"])
+def test_labels_that_cannot_be_had_are_told(home: Path, workshop: Path, run: Run, labels: str) -> None:
+    words = ["index", "build", "--source", "folder", "--root", workshop / "photos", "--labels", labels, "--json"]
+    assert run(*words).error["code"] == "E120"
+
+
 def test_a_dry_run_loads_and_writes_nothing(home: Path, workshop: Path, run: Run) -> None:
     outcome = run("index", "build", "--source", "folder", "--root", workshop / "photos", "--dry-run", "--json")
     assert outcome.code == 0

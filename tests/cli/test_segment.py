@@ -97,6 +97,11 @@ def test_relabelled_classes_carry_their_new_name(home: Path, street: Path, run: 
     assert labels(run("segment", street, "--db", "pets", "--classes", "red,blue", "--json").json) == {"red", "blue"}
 
 
+def test_proposals_by_name_are_those_of_an_evaluation(home: Path, street: Path, run: Run, tmp_path: Path) -> None:
+    assert run("segment", street, "--db", "pets", "--proposals", "preset").code == 0
+    assert run("segment", street, "--db", "pets", "--proposals", "given", "--json").error["code"] == "E150"
+
+
 def test_the_same_picture_twice_is_the_same_result(home: Path, street: Path, run: Run, tmp_path: Path) -> None:
     found = []
     for folder in ("a", "b"):
