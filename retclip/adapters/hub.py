@@ -31,12 +31,10 @@ def cached_file(repository: str, name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def offline_reason(offline: bool) -> str:
+def offline_reason() -> str:
     """Why the hub must not or cannot be asked; empty when it can. Takes at most a second and a half."""
     from huggingface_hub import constants
 
-    if offline:
-        return "--offline was given"
     for variable in _OFFLINE:
         if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
             return f"offline mode is on ({variable})"

@@ -40,18 +40,17 @@ class Found:
     origin: Origin
 
 
-def obtain_models(preset: Preset, roles: Collection[Role] | None = None, *, offline: bool = False) -> dict[Role, Found]:
+def obtain_models(preset: Preset, roles: Collection[Role] | None = None) -> dict[Role, Found]:
     """All networks that a preset needs, downloaded into the hub's cache where this machine lacks them.
 
     Args:
         roles: those asked for; None = all.
-        offline: never ask the hub.
 
     Raises:
         ModelError: one error for all networks that cannot be had: E201 missing, E202 damaged, E203 refused by the hub,
             E204 no plain weights, E207 another network, E208 unknown, E223 not on the hub.
     """
-    return _obtain(_wanted(preset, roles), preset.name, offline=offline)
+    return _obtain(_wanted(preset, roles), preset.name)
 
 
 def find_models(preset: Preset, roles: Collection[Role] | None = None) -> dict[Role, Found]:
@@ -66,13 +65,13 @@ def _wanted(preset: Preset, roles: Collection[Role] | None) -> list[NeededModel]
     return [needed for needed in models_of(preset) if roles is None or needed.role in roles]
 
 
-def _obtain(wanted: Sequence[NeededModel], preset: str, *, offline: bool) -> dict[Role, Found]:
+def _obtain(wanted: Sequence[NeededModel], preset: str) -> dict[Role, Found]:
     found, missing = _sorted(survey(wanted), preset)
     if not missing:
         return found
     # Nothing is fetched as long as a file is lacking that no download can bring.
     downloadable = all(needed.on_hub for needed in missing)
-    reason = offline_reason(offline) if downloadable else ""
+    reason = offline_reason() if downloadable else ""
     if reason or not downloadable:
         raise missing_models(missing, preset, reason)
     return found | {needed.role: fetch_model(needed) for needed in missing}

@@ -160,7 +160,7 @@ def fetch(
     others = [place for place in places if not place.needed.on_hub]
     if errors := [place.problem for place in others if place.problem]:
         raise joined(errors)
-    if wanted and (reason := offline_reason(offline=False)):
+    if wanted and (reason := offline_reason()):
         raise missing_models(wanted, chosen.name, reason)
     report = []
     for needed in wanted:

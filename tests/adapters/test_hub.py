@@ -150,12 +150,11 @@ def test_a_file_in_the_way_of_the_folder_is_an_input_error(hub: HubServer, tmp_p
 
 @pytest.mark.parametrize("variable", OFFLINE)
 def test_offline_by_wish(hub: HubServer, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    assert offline_reason(offline=False) == ""
-    assert "--offline" in offline_reason(offline=True)
+    assert offline_reason() == ""
     monkeypatch.setenv(variable, "0")
-    assert offline_reason(offline=False) == ""
+    assert offline_reason() == ""
     monkeypatch.setenv(variable, "1")
-    assert variable in offline_reason(offline=False)
+    assert variable in offline_reason()
     assert hub.requests == []
 
 
@@ -168,7 +167,7 @@ def closed_address() -> str:
 def test_a_hub_that_does_not_answer_is_offline(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for address in (closed_address(), "http://nobody.invalid", "http://127.0.0.1:99999"):
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        assert offline_reason(offline=False) == f"{address} does not answer"
+        assert offline_reason() == f"{address} does not answer"
 
 
 def test_looking_up_a_name_cannot_hold_the_command_up(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +181,7 @@ def test_looking_up_a_name_cannot_hold_the_command_up(hub: HubServer, monkeypatc
 
     monkeypatch.setattr(socket, "create_connection", stuck)
     monkeypatch.setattr("retclip.adapters.hub._PROBE_SECONDS", 0.05)
-    assert "does not answer" in offline_reason(offline=False)
+    assert "does not answer" in offline_reason()
     assert asked.wait(10)
     release.set()
 
@@ -191,12 +190,12 @@ def test_behind_a_proxy_it_is_the_proxy_that_must_answer(hub: HubServer, monkeyp
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://nobody.invalid")
     for proxy in (hub.address, hub.address.removeprefix("http://")):
         monkeypatch.setenv("http_proxy", proxy)
-        assert offline_reason(offline=False) == ""
+        assert offline_reason() == ""
     monkeypatch.setenv("http_proxy", closed_address())
-    assert "does not answer" in offline_reason(offline=False)
+    assert "does not answer" in offline_reason()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
-    assert offline_reason(offline=False) == ""
+    assert offline_reason() == ""
 
 
 def needed(library: str, model: str, pretrained: str = "") -> EncoderSettings:
