@@ -43,11 +43,12 @@ def copy_classes(database: Database, other: Database, vocabulary: Vocabulary, sh
         for item in classes:
             offered, fresh = copy_segments(transaction, database.path, other, item, item.name, shots)
             total, added = total + offered, added + fresh
-            if names := _asked_names(item, vocabulary, (database, other)):
+            names = _asked_names(item, vocabulary, (database, other))
+            if names and transaction.knows(item.name):
                 transaction.declare(item.name, names)
         note = f"{added} segments from {other.name}@{other.version}"
         result = transaction.commit(note + told(transaction.compact()) if added else note)
-    names = {item.name for item in classes}
+    taken = {item.name for item in classes}
     return RunReport(
         database=result.name,
         version=result.version,
@@ -55,7 +56,7 @@ def copy_classes(database: Database, other: Database, vocabulary: Vocabulary, sh
         added=added,
         known=total - added,
         capped=sum(item.count for item in classes) - total,
-        classes={c.name: c.count for c in result.classes if c.name in names},
+        classes={c.name: c.count for c in result.classes if c.name in taken},
         resumed_units=0,
         content_hash=result.content_hash(),
         seconds=time.perf_counter() - start,
