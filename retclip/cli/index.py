@@ -9,14 +9,19 @@ import typer
 from retclip.cli import add_classes
 from retclip.cli.console import Speech
 from retclip.cli.indexing import (
+    CaptionColumn,
+    ClassNames,
     DryRun,
     IndexTask,
+    LabelsColumn,
     MaxFailures,
+    PathColumn,
     ReportFile,
     RunControl,
     UseBoxes,
     UseMasks,
     choose_regions,
+    corpus_options,
     open_labelled,
     refuse_unknown_classes,
     run_index,
@@ -50,6 +55,10 @@ def build(
     labels: Annotated[
         str, typer.Option(help="own; captions (adds the classes that captions mention); machine:0.8 (openimages).")
     ] = "own",
+    path_column: PathColumn = None,
+    labels_column: LabelsColumn = None,
+    caption_column: CaptionColumn = None,
+    class_names: ClassNames = None,
     use_masks: UseMasks = False,
     use_boxes: UseBoxes = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Look at no more than so many pictures.")] = None,
@@ -77,7 +86,8 @@ def build(
     speech = Speech(json, quiet)
     workforce = parse_workforce(executor, workers)
     vocabulary = load_vocabulary(classes) if classes is not None else None
-    corpus = open_labelled(source, (root, split), labels, vocabulary)
+    options = corpus_options(source, path_column, labels_column, caption_column, class_names)
+    corpus = open_labelled(source, (root, split), labels, vocabulary, options)
     if dry_run:
         show_plan(corpus, speech)
         return

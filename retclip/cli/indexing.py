@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +16,7 @@ from retclip.core.errors import InputError
 if TYPE_CHECKING:
     from retclip.assembly import RegionKinds
     from retclip.core.vocabulary import Vocabulary
+    from retclip.corpora import CorpusOptions
     from retclip.indexer.build import Progress
     from retclip.indexer.plan import BuildRequest
     from retclip.ports.corpora import Corpus
@@ -27,6 +28,15 @@ UseMasks = Annotated[bool, typer.Option("--use-masks", help="Store the annotated
 UseBoxes = Annotated[
     bool,
     typer.Option("--use-boxes", help="Take annotated boxes (folder: whole photos) to the masker, if there is one."),
+]
+PathColumn = Annotated[
+    str | None, typer.Option(help="Column of the pictures (table, hf), where its name is not a usual one.")
+]
+LabelsColumn = Annotated[str | None, typer.Option(help="The same for labels.")]
+CaptionColumn = Annotated[str | None, typer.Option(help="The same for captions.")]
+ClassNames = Annotated[
+    str | None,
+    typer.Option(help="Names of numbered classes (webdataset, hf), in their order.", metavar="FILE|LIST|@NAME"),
 ]
 MaxFailures = Annotated[str, typer.Option(help="Share or number of pictures that may fail before the exit code is 6.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, load no model, write nothing.")]
@@ -56,8 +66,34 @@ class RunControl:
     restart: bool = False
 
 
+def corpus_options(
+    source: str, path: str | None, labels: str | None, caption: str | None, class_names: str | None
+) -> CorpusOptions:
+    """What --path-column, --labels-column, --caption-column and --class-names say.
+
+    Raises:
+        InputError: E120 for a source without columns, or without numbered classes.
+    """
+    from retclip.corpora import CorpusOptions, TableColumns
+    from retclip.vocabularies import load_vocabulary
+
+    columns = TableColumns(path, labels, caption)
+    if columns != TableColumns() and source not in ("table", "hf"):
+        why = "Only table and hf have columns."
+        raise InputError("E120", f"Columns were named for --source {source}.", why=why, fix="Leave them out.")
+    if class_names is not None and source not in ("webdataset", "hf"):
+        why = "Only webdataset and hf may have classes that are numbers."
+        raise InputError("E120", f"--class-names was given for --source {source}.", why=why, fix="Leave it out.")
+    names = () if class_names is None else tuple(load_vocabulary(class_names).names)
+    return CorpusOptions(columns=columns, class_names=names)
+
+
 def open_labelled(
-    source: str, place: tuple[Path | None, str | None], labels: str, classes: Vocabulary | None
+    source: str,
+    place: tuple[Path | None, str | None],
+    labels: str,
+    classes: Vocabulary | None,
+    options: CorpusOptions,
 ) -> Corpus:
     """A corpus with the labels that are asked for.
 
@@ -67,11 +103,12 @@ def open_labelled(
         labels: `own`; `machine:0.8`, which adds machine labels of at least that confidence (openimages); `captions`,
             which adds classes that captions mention.
         classes: what captions are searched for.
+        options: see `corpus_options`.
 
     Raises:
         InputError: E120 for other labels, captions without classes, and machine labels of another corpus.
     """
-    from retclip.corpora import CorpusOptions, open_corpus
+    from retclip.corpora import open_corpus
     from retclip.corpora.mined import MinedCorpus
 
     kind, _, threshold = labels.partition(":")
@@ -89,7 +126,7 @@ def open_labelled(
     if machine is not None and source != "openimages":
         why = f"'{source}' does not tell labels by a machine from others."
         raise InputError("E120", f"--labels {labels} needs --source openimages.", why=why, fix="Leave it out.")
-    corpus = open_corpus(source, *place, CorpusOptions(machine_labels=machine))
+    corpus = open_corpus(source, *place, replace(options, machine_labels=machine))
     return MinedCorpus(corpus, classes) if kind == "captions" and classes is not None else corpus
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,28 @@ def test_quiet_says_nothing_but_the_result(home: Path, workshop: Path, preset: P
     outcome = run(*build_words(preset, workshop / "photos"), "--quiet", "--json")
     assert outcome.err == ""
     assert outcome.json["added"] == 12
+
+
+def test_columns_and_numbered_classes_are_named(home: Path, workshop: Path, run: Run, tmp_path: Path) -> None:
+    """The options that the readers' own errors advise."""
+    photo = next((workshop / "photos" / "red").iterdir())
+    shutil.copy(photo, tmp_path / photo.name)
+    (tmp_path / "photos.csv").write_text(f"photo,what,words\n{photo.name},red,a red thing\n")
+    build = ["index", "build", "--dry-run", "--json", "--root"]
+    table = [*build, tmp_path, "--source", "table", "--path-column", "photo", "--labels-column", "what"]
+    assert run(*table).json["images_by_class"] == {"red": 1}
+    assert run(*table, "--caption-column", "words").json["captioned"] == 1
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        archive.add(photo, f"a{photo.suffix}")
+        number = tarfile.TarInfo("a.cls")
+        number.size = 1
+        archive.addfile(number, io.BytesIO(b"1"))
+    shards = [*build, tmp_path / "shard.tar", "--source", "webdataset"]
+    assert "--class-names" in run(*shards).error["hint"]
+    assert run(*shards, "--class-names", "green,red").json["images_by_class"] == {"red": 1}
+    photos = [*build, workshop / "photos", "--source", "folder"]
+    assert run(*photos, "--class-names", "green,red").error["code"] == "E120"
+    assert run(*photos, "--labels-column", "what").error["code"] == "E120"
 
 
 @pytest.mark.parametrize("labels", ["machine:0", "machine:2", "machine:much", "machine", "machine:0.8", "captions"])
