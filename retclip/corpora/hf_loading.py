@@ -21,6 +21,7 @@ _FILES = {
 }  # fmt: skip
 _SPLIT_SPELLINGS = {"val": "validation", "valid": "validation", "validation": "val", "dev": "validation"}
 _PATIENCE = 1.5  # seconds
+_OFFLINE = ("RETCLIP_OFFLINE", "HF_HUB_OFFLINE")
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,13 @@ def _require_hub(place: Path) -> None:
     """Stop at once where the hub is out of reach; the library itself would try for minutes."""
     name = place.as_posix()
     is_name = _HUB_NAME.fullmatch(name) is not None
-    is_offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    wishes = (name for name in _OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"))
+    offline = next(wishes, None)
     address = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     port = address.port or (80 if address.scheme == "http" else 443)
-    if is_name and not is_offline and _answers(address.hostname or "", port):
+    if is_name and offline is None and _answers(address.hostname or "", port):
         return
-    why = "HF_HUB_OFFLINE is set." if is_offline else f"{address.hostname} does not answer."
+    why = f"{offline} is set." if offline else f"{address.hostname} does not answer."
     raise InputError(
         "E128",
         f"Cannot read the dataset {name}.",

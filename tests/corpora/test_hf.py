@@ -20,7 +20,8 @@ datasets = pytest.importorskip("datasets", reason="the extra hf is not installed
 @pytest.fixture(autouse=True)
 def quiet_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for variable in ("RETCLIP_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
     datasets.disable_progress_bars()
 
 
@@ -232,11 +233,15 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("variable", ["RETCLIP_OFFLINE", "HF_HUB_OFFLINE"])
 @pytest.mark.parametrize("name", ["owner/pets", "/no/such/folder", "a b"])
-def test_what_is_neither_here_nor_on_the_hub_fails_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(InputError, match="E128"):
+def test_what_is_neither_here_nor_on_the_hub_fails_at_once(
+    name: str, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(InputError, match="E128") as caught:
         opened(Path(name))
+    assert (variable in caught.value.why) == (name == "owner/pets")
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
