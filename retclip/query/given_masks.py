@@ -27,7 +27,7 @@ class GivenMasks:
             raise InputError(
                 "E150",
                 f"{folder} is not a folder of masks.",
-                why="--proposals takes `regions` or a folder with one PNG per picture.",
+                why="--proposals takes a kind, such as regions or sam-grid, or a folder with one PNG per picture.",
                 fix="Check --proposals.",
             )
         self._folder = folder
