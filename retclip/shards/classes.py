@@ -93,6 +93,10 @@ class ClassTable:
         """Whether `class_id` names a class that is neither merged nor deleted."""
         return class_id in self._entries and self._entries[class_id].state == "live"
 
+    def knows(self, label: str) -> bool:
+        """Whether a live class has this name or alias."""
+        return normalise_name(label) in self._ids
+
     def find(self, label: str) -> int:
         """Class id of a name or an alias.
 

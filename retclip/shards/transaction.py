@@ -39,7 +39,6 @@ class Transaction:
         require(shard_rows > 0, "shard_rows", "> 0", shard_rows)
         self._path = path
         self._operation, self._program, self._shard_rows = operation, program, shard_rows
-        self._stack = ExitStack()
         self._open = False
 
     def __enter__(self) -> Self:
@@ -51,8 +50,7 @@ class Transaction:
             self._stack = stack.pop_all()
         manifest = self._base.manifest
         self._classes = manifest.classes.copy()
-        self._transform = manifest.transform
-        self._models = manifest.models
+        self._transform, self._models = manifest.transform, manifest.models
         self._shards = list(self._base.snapshot.shards)
         self._staging = Staging(self._path, manifest.space, self._shard_rows)
         self._bitmaps: list[Path] = []
@@ -143,8 +141,7 @@ class Transaction:
             self._classes.delete(class_id)
             self._changed = True
         self._snapshot = self._rows()
-        ids = np.fromiter(segment_ids, np.uint64)
-        self._kill(*self._snapshot.locate(ids))
+        self._kill(*self._snapshot.locate(np.fromiter(segment_ids, np.uint64)))
         for column, value in (("source", source), ("image_sha256", image_sha256)):
             if value is not None:
                 for shard, rows in list(self._snapshot.rows_where(column, value)):
@@ -172,6 +169,10 @@ class Transaction:
         self._snapshot = self._rows()
         self._changed = True
         return count
+
+    def knows(self, label: str) -> bool:
+        """Whether a class has this name or alias by now."""
+        return self._classes.knows(label)
 
     def declare(self, label: str, aliases: Iterable[str]) -> None:
         """Give class `label` further names by which it is found. Raises E309 for an unknown class."""
@@ -269,12 +270,11 @@ class Transaction:
         entry = part.reader.entry
         if len(part.dead) == (entry.deletes.rows if entry.deletes else 0):
             return entry
-        name = durable.new_id()
         part.dead.run_optimize()
-        final = self._path / "deletes" / f"{name}.roaring"
+        final = self._path / "deletes" / f"{durable.new_id()}.roaring"
         self._bitmaps.append(final)
         file = durable.publish_file(final, [part.dead.serialize()])
-        return replace(entry, deletes=Deletes(name, len(part.dead), file))
+        return replace(entry, deletes=Deletes(final.stem, len(part.dead), file))
 
     def _publish(self, draft: Manifest, note: str) -> Database:
         manifest = replace(

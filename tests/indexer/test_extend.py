@@ -52,6 +52,17 @@ def test_classes_bring_segments_vectors_names_and_thumbnails(rich: Database, poo
         assert result.thumbnail(segment.segment_id) == rich.thumbnail(segment.segment_id) is not None
 
 
+def test_a_class_whose_segments_are_known_under_another_name_is_not_made(rich: Database, poor: Database) -> None:
+    first = copy_classes(poor, rich, asked("red"), None)
+    with rich.write("relabel", "tests") as transaction:
+        red = next(item.id for item in rich.classes if item.name == "red")
+        transaction.relabel_segments([segment.segment_id for _, _, segment in rich.iter_segments([red])], "ruby")
+        rich = transaction.commit()
+    again = copy_classes(Database.open(poor.path), rich, asked("ruby", "green"), None)
+    assert (again.added, again.known, again.classes) == (3, 3, {"green": 3})
+    assert again.version == first.version + 1
+
+
 def test_copying_again_adds_nothing_and_makes_no_version(rich: Database, poor: Database) -> None:
     first = copy_classes(poor, rich, asked("red"), None)
     again = copy_classes(Database.open(poor.path), rich, asked("red"), None)

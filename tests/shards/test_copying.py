@@ -100,6 +100,15 @@ def test_classes_unite_by_names_and_contradictions_are_told(make, tmp_path):
     assert merged.database.transform == "centre"
 
 
+def test_a_class_whose_segments_are_all_known_under_another_name_is_no_class_of_the_merge(make, tmp_path):
+    segments, vectors, a, b = halves(make, tmp_path)
+    first = make.build(a, segments, vectors)
+    second = make.build(b, [replace(s, label="cat" if s.label == "class 1" else s.label) for s in segments], vectors)
+    merged = merge_databases(first, second, tmp_path / "c.retdb", "tests")
+    assert merged.database.content_hash() == first.content_hash()
+    assert (merged.known, merged.conflicts) == (40, ("8 segments are 'class 1' in a, 'cat' in b",))
+
+
 def test_other_encoders_are_refused(make, tmp_path, database):
     stranger = Database.create(tmp_path / "s.retdb", make.space(4), {})
     with pytest.raises(FeatureSpaceMismatch):
