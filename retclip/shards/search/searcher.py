@@ -104,9 +104,10 @@ class Searcher:
         return self.transform(request.transform).keys(values / lengths[:, None])
 
     def _scope_of(self, classes: tuple[int, ...]) -> Scope:
-        if self._scope is None or self._scope[0] != classes:
-            self._scope = (classes, Scope.of(self._snapshot, classes))
-        return self._scope[1]
+        kept = self._scope  # another thread may put the scope of its own classes there at any time
+        if kept is None or kept[0] != classes:
+            kept = self._scope = (classes, Scope.of(self._snapshot, classes))
+        return kept[1]
 
     def _backend(self, name: BackendName) -> Backend:
         if name not in self._backends:

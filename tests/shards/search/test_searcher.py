@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from retclip.core.errors import DatabaseError
 from retclip.shards import TRANSFORMS
 from retclip.shards.search import Request, Searcher
+from retclip.shards.search.scope import Scope
 
 
 def oracle(database, queries, k, classes=None, per_class_k=None, transform="none"):
@@ -196,3 +197,17 @@ def test_keys_are_read_once_per_vocabulary(database, monkeypatch):
     for classes in ((0, 1), (2,), (0, 1), (2,)):
         searcher.search(queries, Request(3, classes, None, "none"))
     assert len(read) == 2
+
+
+def test_threads_that_ask_about_other_classes_do_not_disturb(database):
+    """Another thread's question comes between the making of a scope and its use."""
+
+    class Crowded(Searcher):
+        def __setattr__(self, name, value):
+            super().__setattr__(name, value)
+            if name == "_scope" and value is not None and value[0] == (1,):
+                super().__setattr__(name, ((2,), Scope.of(database.snapshot, (2,))))
+
+    crowded = Crowded(database.snapshot)
+    request = Request(5, (1,), None, "none")
+    assert set(crowded.search(np.eye(8), request).class_id.ravel().tolist()) == {1}
