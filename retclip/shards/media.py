@@ -44,14 +44,10 @@ def read_thumbnail(database: Path, segment_id: int) -> bytes | None:
     try:
         with _environment(folder, readonly=True) as env, env.begin(buffers=True) as transaction:
             view = transaction.get(_key(segment_id))
-            # A damaged length may reach beyond the file; up to the limit, `_pad` has made the file long enough.
-            value = None if view is None or len(view) > MAX_VALUE_BYTES else bytes(view)
+            return None if view is None else _whole(view)
     except (lmdb.Error, OSError) as error:
         _log.warning("The thumbnail cache %s cannot be read and is ignored: %s", folder, error)
         return None
-    if value is None or value[:_DIGEST_BYTES] != _digest(value[_DIGEST_BYTES:]):
-        return None
-    return value[_DIGEST_BYTES:]
 
 
 def write_thumbnails(database: Path, thumbnails: Mapping[int, bytes]) -> None:
@@ -106,12 +102,13 @@ def _stored_batches(folder: Path) -> Iterator[dict[bytes, bytes]]:
     while True:
         batch: dict[bytes, bytes] = {}
         size = 0
-        with _environment(folder, readonly=True) as env, env.begin() as transaction:
+        with _environment(folder, readonly=True) as env, env.begin(buffers=True) as transaction:
             cursor = transaction.cursor()
-            for key, value in cursor.iternext() if cursor.set_range(start) else ():
-                if value[:_DIGEST_BYTES] == _digest(value[_DIGEST_BYTES:]):
-                    batch[key] = value[_DIGEST_BYTES:]
-                start, size = key + b"\0", size + len(value)
+            for key, view in cursor.iternext() if cursor.set_range(start) else ():
+                start, size = bytes(key) + b"\0", size + len(view)
+                jpeg = _whole(view)
+                if jpeg is not None:
+                    batch[bytes(key)] = jpeg
                 if size >= TRANSACTION_BYTES:
                     break
         if not size:
@@ -181,6 +178,13 @@ def _environment(folder: Path, *, readonly: bool) -> Iterator[Any]:
             yield env
         finally:
             env.close()
+
+
+def _whole(view: memoryview) -> bytes | None:
+    """JPEG bytes of a stored value, None when it is damaged."""
+    # A damaged length may reach beyond the file; up to the limit, `_pad` has made the file long enough.
+    value = b"" if len(view) > MAX_VALUE_BYTES else bytes(view)
+    return value[_DIGEST_BYTES:] if value[:_DIGEST_BYTES] == _digest(value[_DIGEST_BYTES:]) else None
 
 
 def _key(segment_id: int) -> bytes:
