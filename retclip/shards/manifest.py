@@ -222,6 +222,8 @@ def current_manifest(database: Path) -> Manifest:
         except DatabaseError as error:
             if error.code == "E320":
                 raise  # an older version must not be taken for the newest because of a missing permission
+            if error.code == "E306" and version not in versions(database):
+                return current_manifest(database)  # it was removed since it was listed, so there is a newer one
             damage = damage or error
     if damage is not None:
         raise damage

@@ -78,16 +78,21 @@ def remove_versions(
         doomed: numbers of those to remove.
         dry_run: only say what would go.
     """
-    with ExitStack() as stack:
-        free = {version for version in doomed if stack.enter_context(alone(manifest_path(database, version)))}
-        going = [m for m in manifests if m.version in free]
-        kept = named_files(m for m in manifests if m.version not in free)
-        files = {path: size for path, size in named_files(going).items() if path not in kept}
-        total = sum(files.values()) + sum(manifest_path(database, version).stat().st_size for version in free)
-        if free and not dry_run:
-            for version in sorted(free):
-                durable.remove(manifest_path(database, version))
-            durable.sync_folder(database / "manifests")
-            for name in sorted(files):
-                durable.remove(database / name)
-    return Collected(tuple(sorted(free)), total, tuple(sorted(set(doomed) - free)))
+    free, total = set(), 0
+    for version in sorted(doomed):
+        path = manifest_path(database, version)
+        # One at a time, for there may be more versions than files that may be open; without its name it stays closed.
+        with alone(path) as unread:
+            if unread:
+                free.add(version)
+                total += path.stat().st_size
+                if not dry_run:
+                    durable.remove(path)
+    kept = named_files(m for m in manifests if m.version not in free)
+    going = named_files(m for m in manifests if m.version in free)
+    files = {path: size for path, size in going.items() if path not in kept}
+    if free and not dry_run:
+        durable.sync_folder(database / "manifests")
+        for name in sorted(files):
+            durable.remove(database / name)
+    return Collected(tuple(sorted(free)), total + sum(files.values()), tuple(sorted(set(doomed) - free)))

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +100,43 @@ def test_readers_in_other_processes_hold_their_version_and_dead_ones_do_not(hist
     reader.kill()
     reader.join(timeout=120)
     assert collect(history, 1).versions == (2,)
+
+
+def test_more_versions_can_go_than_files_may_be_open(make, tmp_path):
+    path = tmp_path / "d.retdb"
+    Database.create(path, make.space(), {})
+    for number in range(40):
+        with Database.open(path).write("transform", "tests") as transaction:
+            transaction.set_transform("centre" if number % 2 == 0 else "none")
+            transaction.commit()
+    open_files = max(int(file.name) for file in Path("/proc/self/fd").iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files + 10, limits[1]))
+    try:
+        assert collect(path, 1, dry_run=True).versions == tuple(range(1, 41))
+        assert collect(path, 1).versions == tuple(range(1, 41))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert versions(path) == [41]
+
+
+def test_the_newest_version_is_found_when_the_listed_one_goes_meanwhile(history, monkeypatch):
+    """Version 3 is read and stays, so without another look a reader would be taken back to it."""
+    from retclip.shards import manifest
+
+    reader = Database.open(history, 3)
+    real = manifest.read_manifest
+
+    def overtaken(path, version):
+        monkeypatch.setattr(manifest, "read_manifest", real)
+        with Database.open(history).write("transform", "tests") as transaction:
+            transaction.set_transform("centre")
+            transaction.commit()
+        assert collect(history, 1).in_use == (reader.version,)
+        return real(path, version)
+
+    monkeypatch.setattr(manifest, "read_manifest", overtaken)
+    assert Database.open(history).version == 8
 
 
 def test_a_version_cannot_be_opened_while_it_is_removed(history):
