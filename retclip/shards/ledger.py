@@ -122,6 +122,7 @@ class Ledger:
         """
         name = self.folder.parent.parent.stem
         with held_lock(self.folder / "LOCK", f"This build of database '{name}' is running already.", "build"):
+            durable.sweep_staging(self.folder)  # of a build that was killed while it wrote
             yield
             if not any(self.folder.glob("*" + _SUFFIX)):
                 durable.remove(self.folder)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -165,6 +166,13 @@ def test_files_of_dead_writers_are_swept_however_young(album):
     (orphan / "ids.u64").write_bytes(segments[5].segment_id.to_bytes(8, "little"))
     erase(path, Selection("image_sha256", digest(1)), "tests")
     assert not orphan.exists()
+
+
+def test_a_copy_without_its_empty_folders_can_be_erased_from(album):
+    path, segments, vectors = album
+    shutil.rmtree(path / "jobs")
+    erase(path, Selection("image_sha256", digest(1)), "tests")
+    assert traces(path, segments[5], vectors[5]) == []
 
 
 def test_a_trace_that_is_left_is_named(album):

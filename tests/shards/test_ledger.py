@@ -32,7 +32,9 @@ def test_units_come_back(ledger, rows, dtype):
     assert ledger.units() == ["../ü\0", "a/1"]
     assert ledger.read("../ü\0")[0] == []
     assert len(list(ledger.folder.iterdir())) == 2
+    (ledger.folder / ".staging-x").write_bytes(b"half a spill")
     with ledger.running():
+        assert not (ledger.folder / ".staging-x").exists()
         ledger.forget(["a/1"])
         assert ledger.units() == ["../ü\0"]
         ledger.forget(["../ü\0"])

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ INDEX_FILE, NOTE_FILE = "index.faiss", "index.json"
 LIST_ROWS = 1_024
 _TRAIN_ROWS = 64  # a list, as FAISS's own k-means wants at most
 _SEED = 20_260
+_KEY_ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ def fingerprint(transform: KeyTransform) -> str:
 def write_index(reader: ShardReader, transform: KeyTransform) -> None:
     """Build the index of a shard in memory (one byte a number, about half of `vectors.f16`) and publish it durably.
 
+    Only for the holder of the lock.
+
     Raises:
         ResourceError: E312 without FAISS, E401 without room. DatabaseError: E310 where writing is refused.
     """
@@ -68,6 +72,7 @@ def write_index(reader: ShardReader, transform: KeyTransform) -> None:
     # write_index reports success on a full disk; our own writer checks every call and flushes.
     data = faiss.serialize_index(index)
     note, path = reader.folder / NOTE_FILE, reader.folder / INDEX_FILE
+    durable.sweep_staging(reader.folder)  # a build that was killed here
     durable.remove(note)
     entry = durable.publish_file(path, [data.data])
     said = {"bytes": entry.bytes, "classes": classes.tolist(), "rows": reader.rows, "sha256": entry.sha256}
@@ -129,12 +134,18 @@ def _damaged(reader: ShardReader, why: str) -> DatabaseError:
     )
 
 
+def _keys(reader: ShardReader, transform: KeyTransform, begin: int, end: int) -> npt.NDArray[np.float32]:
+    """(end - begin, r) keys of rows, made in pieces: their float64 would take several times as much."""
+    cuts = [*range(begin, end, _KEY_ROWS), end]
+    return np.concatenate([transform.keys(reader.vectors[a:b]).astype(np.float32) for a, b in pairwise(cuts)])
+
+
 def _build(reader: ShardReader, transform: KeyTransform) -> tuple[Any, npt.NDArray[np.int32]]:
     """A scalar-quantised inverted file, one list for about LIST_ROWS rows of a class, and the class of each list."""
     import faiss
 
     ranges = sorted(reader.ranges.items(), key=lambda item: item[1])
-    centres = [_centres(transform.keys(reader.vectors[begin:end]).astype(np.float32)) for _, (begin, end) in ranges]
+    centres = [_centres(_keys(reader, transform, *span)) for _, span in ranges]
     first = np.concatenate([[0], np.cumsum([len(part) for part in centres])])
     width = centres[0].shape[1]
     quantizer = faiss.IndexFlatIP(width)
@@ -145,7 +156,7 @@ def _build(reader: ShardReader, transform: KeyTransform) -> tuple[Any, npt.NDArr
     step = max(reader.rows // (_TRAIN_ROWS * 1_024), 1)  # 65,536 rows say enough about the range of each component
     index.train(transform.keys(reader.vectors[::step]).astype(np.float32))
     for number, (_, (begin, end)) in enumerate(ranges):
-        keys = transform.keys(reader.vectors[begin:end]).astype(np.float32)
+        keys = _keys(reader, transform, begin, end)
         lists = (keys @ centres[number].T).argmax(axis=1) + first[number]
         ids = np.arange(begin, end)
         index.add_core(len(keys), faiss.swig_ptr(keys), faiss.swig_ptr(ids), faiss.swig_ptr(lists))

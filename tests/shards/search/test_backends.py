@@ -122,6 +122,14 @@ def indexed(make, tmp_path):
     return database
 
 
+def test_a_new_index_takes_the_place_of_one_that_was_never_finished(indexed):
+    folder = indexed.snapshot.shards[0].reader.folder
+    (folder / "index.json").unlink()
+    (folder / ".staging-x").write_bytes(b"half an index")
+    assert write_indexes(indexed, "centre") == 1
+    assert not (folder / ".staging-x").exists()
+
+
 def test_an_index_answers_with_live_rows_of_the_asked_classes(indexed):
     searcher = Searcher(indexed.snapshot)
     request = Request(10, (1, 3), None, "centre")
