@@ -47,7 +47,7 @@ def plan(
     per_class_k: Annotated[int | None, typer.Option(min=1, help="At most so many neighbours of one class.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Tell how a question would be answered: by which backend, why, over how many rows, exact or with which recall."""
+    """Tell how a question would be answered: by which backend, why, over how many rows, and whether that is exact."""
     from retclip.query.matching import match_labels
     from retclip.shards import open_database
     from retclip.vocabularies import load_vocabulary

@@ -182,7 +182,7 @@ class Database:
         per_class_k: int | None = None,
         transform: str | None = None,
     ) -> Neighbors:
-        """Exact nearest live segments of (M, D) queries by cosine distance.
+        """Nearest live segments of (M, D) queries by cosine distance; exact unless `plan` says otherwise.
 
         Args:
             queries: (M, D) finite vectors of any length > 0 (they are normalised).

@@ -185,7 +185,7 @@ def _remove_versions(database: Path, found: Erased) -> tuple[int, ...]:
             )
         # The lock is ours, so what no version names belongs to nobody, however young it is.
         sweep(database, orphan_age=0)
-        # A removal that is not flushed can be undone by a power loss. Copies may lack the empty `jobs`, as `sweep` says.
+        # A removal that is not flushed can be undone by a power loss. Copies may lack `jobs`, as `sweep` says.
         for folder in (database / "shards", *database.glob("jobs"), *database.glob("jobs/*/")):
             durable.sync_folder(folder)
     return removed.versions

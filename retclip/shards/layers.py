@@ -111,7 +111,7 @@ class LayeredIndex:
         per_class_k: int | None = None,
         transform: str | None = None,
     ) -> Neighbors:
-        """Exact nearest segments of all layers; see `Database.search`."""
+        """Nearest segments of all layers; see `Database.search`."""
         known = [item.id for item in self.classes]
         asked = known if classes is None else sorted(set(classes))
         if unknown := sorted(set(asked) - set(known)):

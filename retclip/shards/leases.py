@@ -36,7 +36,7 @@ class Lease:
 @contextmanager
 def alone(manifest: Path) -> Iterator[bool]:
     """Whether nobody has the version open; as long as the block runs, nobody can open it then."""
-    with manifest.open("rb") as stream:
+    with manifest.open("rb+") as stream:  # for writing: network file systems give exclusive locks to no others
         yield _lock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 

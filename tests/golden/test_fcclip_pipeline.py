@@ -169,7 +169,7 @@ def test_retrieval_changes_the_answer(case, pipeline):
     idle = pipeline(case["meta"]["relaxed_thresholds"])
     eager = pipeline(case["meta"]["relaxed_thresholds"])
     fusion = FusionSettings("arithmetic", 1.0, 1.0, 1.0)
-    eager._preset = replace(eager._preset, fusion=fusion)
+    eager.question = replace(eager.question, preset=replace(eager.question.preset, fusion=fusion))
     (one, *_), (two, *_) = idle.segment(pictures_of(case)), eager.segment(pictures_of(case))
     assert {s.category_id for s in two.panoptic.segments} == {case["vocabulary"][0].id}
     assert not np.array_equal(one.panoptic.ids, two.panoptic.ids)

@@ -69,7 +69,7 @@ OPERATIONS = {"build": build, "compact": compact, "gc": gc, "erase": erase_image
 FEWEST = {
     "build": {"open": 25, "write": 15, "fsync": 20, "close": 25, "link": 1, "rename": 4, "mkdir": 3, "unlink": 3},
     "compact": {"open": 12, "write": 8, "fsync": 11, "close": 12, "link": 1, "rename": 1, "mkdir": 1, "unlink": 1},
-    "gc": {"open": 5, "fsync": 3, "close": 5, "unlink": 9, "rmdir": 1},
+    "gc": {"open": 3, "fsync": 1, "close": 3, "unlink": 9, "rmdir": 1},
     "erase": {"open": 20, "write": 8, "fsync": 15, "close": 20, "link": 1, "rename": 2, "unlink": 14, "rmdir": 2},
     "copy": {"open": 15, "write": 9, "fsync": 14, "close": 15, "link": 1, "rename": 2, "mkdir": 5, "unlink": 1},
 }

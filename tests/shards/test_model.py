@@ -180,7 +180,7 @@ def test_model(make, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # nothing crashes here, and flushing is what takes time
     Model.make = make
     case = Model.TestCase
-    case.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+    case.settings = settings(max_examples=24, stateful_step_count=15, deadline=None)
     Model.seen.clear()
     case().runTest()
     assert all(Model.seen[what] >= 2 for what in ("rewritten dead rows", "collected", "merged", "undone")), Model.seen
