@@ -199,11 +199,15 @@ def trained_head(preset: Preset) -> TrainedHead | None:
 
 @dataclass(frozen=True)
 class IndexModels:
-    """What a build needs: an encoder, where regions come from, and the networks as a database keeps them in mind."""
+    """What a build needs: an encoder, where regions come from, and the files of all networks that take part."""
 
     encoder: DenseEncoder
     source: RegionSource
-    records: tuple[Mapping[str, str], ...]
+    found: Mapping[Role, Found]
+
+    def records(self) -> tuple[Mapping[str, str], ...]:
+        """The networks as a database keeps them in mind; their files are read whole for their digests."""
+        return tuple(model_records(self.found))
 
 
 def make_index_models(preset: Preset, corpus: Corpus, regions: RegionKinds, device: str) -> IndexModels:
@@ -222,7 +226,7 @@ def make_index_models(preset: Preset, corpus: Corpus, regions: RegionKinds, devi
         detector = _load_detector(preset, found["detector"], chosen)
         masker = _load_masker(preset, found["masker"], chosen)
         source = FoundRegions(detector, masker, preset.index.box_threshold)
-    return IndexModels(encoder, source, tuple(model_records(found)))
+    return IndexModels(encoder, source, found)
 
 
 def count_detector_prompts(preset: Preset, vocabulary: Vocabulary) -> int | None:

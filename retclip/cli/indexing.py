@@ -178,8 +178,11 @@ class IndexRecipe:
     preset: Preset
     task: IndexTask
 
-    def __call__(self, device: str) -> tuple[BuildRequest, DenseEncoder]:
-        """What is missing is told by `make_index_models`, before anything imports torch."""
+    def __call__(self, device: str, *, recorded: bool = False) -> tuple[BuildRequest, DenseEncoder]:
+        """What is missing is told by `make_index_models`, before anything imports torch.
+
+        `recorded`: the request names the networks with digests of their files; only the process that commits wants it.
+        """
         from retclip.assembly import make_index_models
 
         task, settings = self.task, self.preset.index
@@ -189,14 +192,14 @@ class IndexRecipe:
         request = BuildRequest(
             task.corpus,
             models.source,
-            task.vocabulary,
-            task.limit,
-            task.per_class_cap,
-            settings.batch,
-            settings.min_area,
-            settings.thumbnails,
-            settings.shard_rows,
-            models.records,
+            vocabulary=task.vocabulary,
+            limit=task.limit,
+            per_class_cap=task.per_class_cap,
+            batch=settings.batch,
+            min_area=settings.min_area,
+            thumbnails=settings.thumbnails,
+            shard_rows=settings.shard_rows,
+            models=models.records() if recorded else (),
         )
         return request, models.encoder
 
@@ -207,7 +210,7 @@ def run_index(target: Database | Path, task: IndexTask, preset: Preset, control:
     from retclip.shards import Database
 
     recipe = IndexRecipe(preset, task)
-    request, encoder = recipe(control.workforce.device_here(control.device))
+    request, encoder = recipe(control.workforce.device_here(control.device), recorded=True)
     from retclip.indexer.build import build
 
     if isinstance(target, Path):

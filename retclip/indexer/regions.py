@@ -125,12 +125,12 @@ class FoundRegions:
                         label.is_thing,
                         mask,
                         _bounds(boxes.boxes[row].tolist()),
-                        False,
-                        self._detector.name,
-                        self._masker.name,
-                        float(boxes.scores[row]),
-                        float(masks.quality[row]),
-                        boxes.chunks[row],
+                        is_crowd=False,
+                        box_source=self._detector.name,
+                        mask_source=self._masker.name,
+                        detector_score=float(boxes.scores[row]),
+                        mask_iou=float(masks.quality[row]),
+                        prompt_chunk=boxes.chunks[row],
                     )
                 )
             yield regions
