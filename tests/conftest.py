@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.absence import absent
 from tests.goldens import Goldens, goldens_folder
 
 # The same examples on every run and machine, and no example fails because a machine was busy.
@@ -23,10 +24,7 @@ def _data_folder(variable: str, default: str) -> Path:
     folder = Path(os.environ.get(variable) or REPOSITORY.parent / "shared" / default)
     if folder.is_dir():
         return folder
-    reason = f"{folder} does not exist; set {variable} to the folder of the data"
-    if os.environ.get("RETCLIP_REQUIRE_DATA") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    absent(f"{folder} does not exist; set {variable} to the folder of the data")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from safetensors import safe_open
 from torch import Tensor
+
+from tests.absence import absent
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -33,10 +34,7 @@ class Goldens:
         """A file of the set; skips the test where the set lacks it, unless RETCLIP_REQUIRE_DATA=1."""
         path = self.folder / name
         if not path.exists():
-            message = f"{path} is absent; set RETCLIP_GOLDENS to the folder that contains `{self.folder.name}`"
-            if os.environ.get("RETCLIP_REQUIRE_DATA") == "1":
-                pytest.fail(message)
-            pytest.skip(message)
+            absent(f"{path} is absent; set RETCLIP_GOLDENS to the folder that contains `{self.folder.name}`")
         return path
 
     def arrays(self, name: str) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from retclip.adapters.preprocessing import Preprocessing, dense_features
-from retclip.core.errors import InputError, ModelError, first_line
+from retclip.core.errors import InputError, ModelError, RetclipError, first_line, translated
 from retclip.core.identity import FeatureSpace
 from retclip.core.pooling import COVERAGE_MEAN
 from retclip.core.weights import load_strictly, read_weights, tensors_sha256
@@ -178,7 +178,7 @@ def load_timm_encoder(settings: EncoderSettings, weights: Path, device: torch.de
     tensors = read_weights(weights)
     if settings.weights == "hub":
         return TimmEncoder(_create_released(settings, tensors, weights), settings, device)
-    model = _create(settings)
+    model = _create(settings, lambda error: _misfit(settings, first_line(error)))
     load_strictly(model, tensors, weights, settings.model)
     return TimmEncoder(model, settings, device)
 
@@ -196,28 +196,24 @@ def check_model_name(model: str) -> None:
 
 
 def _create_released(settings: EncoderSettings, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
-    try:
-        return _create(settings, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors)})
-    except RuntimeError as error:
-        raise ModelError(
+    def explain(error: Exception) -> RetclipError:
+        if not isinstance(error, RuntimeError):
+            return _misfit(settings, first_line(error))
+        return ModelError(
             "E207",
             f"{path} does not fit '{settings.model}'.",
             why=first_line(error),
             fix="It holds another network: download it again, or correct encoder.model.",
-        ) from error
+        )
+
+    return _create(settings, explain, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors)})
 
 
-def _create(settings: EncoderSettings, **loading: Any) -> nn.Module:
+def _create(settings: EncoderSettings, explain: Callable[[Exception], RetclipError], **loading: Any) -> nn.Module:
+    """Networks raise any type for arguments they cannot take; `explain` says what that means."""
     arguments = {"num_classes": 0, **settings.model_args, **loading}
-    try:
+    with translated(explain):
         model: nn.Module = timm.create_model(settings.model, **arguments)
-    except MemoryError:
-        raise
-    # Networks raise any type for arguments they cannot take.
-    except Exception as error:
-        if loading and isinstance(error, RuntimeError):
-            raise
-        raise _misfit(settings, first_line(error)) from error
     return model
 
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from retclip.core.errors import ModelError
-from retclip.core.weights import first_line
+from retclip.core.errors import ModelError, first_line, translated
 
 # The largest published config.json has a few kB; more than this is no description of a network.
 _MOST_JSON_BYTES = 1_000_000
@@ -51,21 +50,16 @@ def load_network(
     Raises:
         ModelError: E207 when the tensors are not exactly those of the network.
     """
-    try:
-        with _quiet():
-            network, report = kind.from_pretrained(
-                None,
-                config=config,
-                state_dict=dict(tensors),
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                dtype=torch.float32,
-            )
-    except MemoryError:
-        raise
     # Sizes that contradict each other make constructors and converters raise whatever they meet first.
-    except Exception as error:
-        raise _misfit(path, name, first_line(error)) from error
+    with translated(lambda error: _misfit(path, name, first_line(error))), _quiet():
+        network, report = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(tensors),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+        )
     problems = _differences(report)
     if problems:
         raise _misfit(path, name, "; ".join(problems))

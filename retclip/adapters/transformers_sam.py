@@ -32,8 +32,8 @@ from transformers.models.sam2 import (
 
 from retclip.adapters.promptable import PromptedMasker, Rgb, SquareInput
 from retclip.adapters.transformers_network import load_network, read_json
-from retclip.core.errors import ModelError
-from retclip.core.weights import first_line, read_weights, tensors_sha256
+from retclip.core.errors import ModelError, first_line, translated
+from retclip.core.weights import read_weights, tensors_sha256
 from retclip.presets import MaskerSettings
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -155,7 +155,8 @@ def _configuration(
     """The network's sizes and the side of its input, tried out on the meta device, where nothing is computed."""
     if document.get("model_type") not in family.model_types:
         raise _misdescribed(path, f"model_type is '{document.get('model_type')}', not {family.model_types[0]}.")
-    try:
+    # Descriptions come from strangers; constructors and layers raise any type for sizes that do not go together.
+    with translated(lambda error: _misdescribed(path, first_line(error))):
         tables = _part_tables(document)
         if sum(map(_repetitions, tables.values())) > len(tensors):
             raise ValueError(f"more layers than the {len(tensors)} tensors of the weights")
@@ -165,11 +166,6 @@ def _configuration(
         config = family.config(**parts)
         side = int(parts["prompt_encoder_config"].image_size)
         needed = _rehearse(family, config, side)
-    except MemoryError:
-        raise
-    # Descriptions come from strangers; constructors and layers raise any type for sizes that do not go together.
-    except Exception as error:
-        raise _misdescribed(path, first_line(error)) from error
     held = sum(tensor.numel() for tensor in tensors.values())
     # Memory is taken only for what the file can fill; which tensors differ is said later, by name.
     if needed > 2 * held:

@@ -28,7 +28,7 @@ from retclip.cli import (
     tune,
 )
 from retclip.cli.console import error_text
-from retclip.core.errors import ResourceError, RetclipError
+from retclip.core.errors import ResourceError, RetclipError, is_out_of_memory
 
 INTERRUPTED = 130
 
@@ -92,7 +92,7 @@ def _run(words: list[str]) -> int:
     except RetclipError as error:
         return _fail(error, words)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         problem = ResourceError(
             "E402",
@@ -107,13 +107,6 @@ def _run(words: list[str]) -> int:
             print("interrupted: what was written is kept; index commands go on from there", file=sys.stderr)
         return code
     return 0
-
-
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Torch reports a full GPU, and a refused allocation on the CPU, as RuntimeErrors of its own."""
-    return isinstance(error, MemoryError) or any(
-        sign in str(error) for sign in ("out of memory", "not enough memory", "can't allocate memory")
-    )
 
 
 def _fail(error: RetclipError, words: list[str]) -> int:

@@ -6,7 +6,7 @@ lines and leaves with its exit code; `docs/errors.md` lists the codes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -127,6 +127,30 @@ def collected(problems: list[RetclipError]) -> Iterator[None]:
         yield
     except RetclipError as error:
         problems.append(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Torch reports a full GPU, and a refused allocation on the CPU, as RuntimeErrors of its own."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(sign in str(error) for sign in ("out of memory", "not enough memory", "can't allocate memory"))
+    )
+
+
+@contextmanager
+def translated(explain: Callable[[Exception], RetclipError]) -> Iterator[None]:
+    """Turn what a foreign library raises on strange input, of whatever type, into an error of ours.
+
+    Our own errors pass, and so does a full memory: it is no fault of the input, which must not be called damaged.
+    """
+    try:
+        yield
+    except RetclipError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise explain(error) from error
 
 
 def require(condition: bool, name: str, expected: str, got: object) -> None:

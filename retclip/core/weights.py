@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from retclip.core.errors import ModelError
-from retclip.core.errors import first_line as first_line
+from retclip.core.errors import ModelError, first_line, translated
 from retclip.core.weight_files import check_weights_file
 
 
@@ -36,22 +35,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raise ModelError(
                 "E202", f"{path} is not a complete safetensors file.", why=str(error), fix="Copy or download it again."
             ) from error
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
     # The unpickler raises many types on damaged or hostile files; none of them may get further than this.
-    except Exception as error:
-        raise ModelError(
-            "E204",
-            f"{path} was not loaded.",
-            why=f"It is damaged or contains code objects: {first_line(error)}",
-            fix="Use a safetensors file.",
-        ) from error
+    with translated(lambda error: _not_loaded(path, error)):
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
     tensors = loaded.get("model", loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not tensors or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise ModelError(
             "E204", f"{path} holds no table of tensors.", why=f"Found {type(loaded).__name__}.", fix="Use a state dict."
         )
     return tensors
+
+
+def _not_loaded(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        "E204",
+        f"{path} was not loaded.",
+        why=f"It is damaged or contains code objects: {first_line(error)}",
+        fix="Use a safetensors file.",
+    )
 
 
 def load_strictly(

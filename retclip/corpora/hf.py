@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from retclip.core.errors import InputError
+from retclip.core.errors import InputError, translated
 from retclip.corpora.cells import parse_captions
 from retclip.corpora.folder import SPLIT_NAMES
 from retclip.corpora.hf_columns import ChosenColumns, choose_columns, read_labels, value_of
@@ -119,13 +119,9 @@ class HfCorpus:
         return dict.fromkeys(next(self._read(rows), {}))
 
     def _read(self, rows: Any) -> Iterator[dict[str, Any]]:
-        try:
-            yield from rows
-        except (InputError, MemoryError):
-            raise
         # Damaged files show only now, as any type of error.
-        except Exception as error:
-            raise unreadable(str(self._place), error) from error
+        with translated(lambda error: unreadable(str(self._place), error)):
+            yield from rows
 
     def _survey(self) -> Iterator[ImageLabel]:
         if self._by_folder:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from retclip.core.errors import InputError
+from retclip.core.errors import InputError, translated
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FILES = {
@@ -58,13 +58,9 @@ def open_dataset(place: Path, split: str | None) -> OpenedDataset:
         )
     if not place.exists():
         _require_hub(place)
-    try:
-        splits = _load(place)
-    except MemoryError:
-        raise
     # The library and its file systems raise any type on damaged or unknown data.
-    except Exception as error:
-        raise unreadable(str(place), error) from error
+    with translated(lambda error: unreadable(str(place), error)):
+        splits = _load(place)
     name = _choose(place, list(splits), split)
     rows = splits[name]
     root = (place if place.is_dir() else place.parent).resolve() if place.exists() else None

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retclip.core.errors import InputError
-from retclip.core.weights import first_line
+from retclip.core.errors import InputError, first_line, translated
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,15 @@ def write_state(path: Path, state: RunState) -> None:
 
 def read_state(path: Path, device: torch.device) -> RunState:
     """Read what `write_state` wrote; no code in it is run. Raises InputError E178 for any other file."""
-    try:
-        return RunState(**torch.load(path, map_location=device, weights_only=True))
-    except MemoryError:
-        raise
-    # The unpickler raises many types on damaged or hostile files; none of them may get further than this.
-    except Exception as error:
-        raise InputError(
+
+    def explain(error: Exception) -> InputError:
+        return InputError(
             "E178",
             f"{path} is no state of a training run.",
             why=first_line(error),
             fix="Remove it to start anew, or put a copy in its place.",
-        ) from error
+        )
+
+    # The unpickler raises many types on damaged or hostile files; none of them may get further than this.
+    with translated(explain):
+        return RunState(**torch.load(path, map_location=device, weights_only=True))

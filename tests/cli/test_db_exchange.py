@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from retclip.assembly import make_segmenter
 from retclip.core.images import read_picture
 from retclip.presets import load_preset
 from retclip.shards import Database
+from tests.absence import require_library
 
 Run = Any
 
@@ -46,8 +46,7 @@ def test_wrong_words_are_refused(home: Path, run: Run, tmp_path: Path) -> None:
 def test_a_picture_is_segmented_from_an_engine_alone(
     home: Path, preset: Path, street: Path, run: Run, tmp_path: Path, engine: str, library: str
 ) -> None:
-    if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed")
+    require_library(library, engine)
     from retclip.adapters.vector_engines import open_engine
 
     exported = run("db", "export", "pets", tmp_path / "copy", "--to", engine, "--json")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from retclip.core.panoptic import rgb_to_ids
+from tests.absence import require_library
 from tests.cli.conftest import save_bomb, save_photos
 
 Run = Any
@@ -269,7 +270,7 @@ def test_several_databases_are_asked_as_one(home: Path, preset: Path, street: Pa
 
 
 def test_a_vector_engine_answers_in_place_of_a_database(home: Path, street: Path, run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("lancedb")
+    require_library("lancedb", "lancedb")
     assert run("db", "export", "pets", tmp_path / "lance", "--to", "lancedb").code == 0
     words = ["segment", street, "--classes", "red,blue", "--out", tmp_path / "out", "--json"]
     own, engine = run(*words, "--db", "pets"), run(*words, "--db", f"lancedb:{tmp_path / 'lance'}")

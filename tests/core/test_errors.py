@@ -7,7 +7,16 @@ import pickle
 import pytest
 
 from retclip.core import errors
-from retclip.core.errors import EmptyDatabase, FeatureSpaceMismatch, InputError, RetclipError, require
+from retclip.core.errors import (
+    DatabaseError,
+    EmptyDatabase,
+    FeatureSpaceMismatch,
+    InputError,
+    RetclipError,
+    first_line,
+    require,
+    translated,
+)
 
 
 def test_three_lines_and_never_an_empty_one() -> None:
@@ -55,3 +64,30 @@ def test_errors_travel_between_processes_whole() -> None:
         copy = pickle.loads(pickle.dumps(error))
         assert type(copy) is type(error)
         assert (str(copy), copy.args, copy.__dict__) == (str(error), error.args, error.__dict__)
+
+
+def explained(error: Exception) -> InputError:
+    return InputError("E101", "Damaged.", why=first_line(error))
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), RuntimeError("sizes differ"), AssertionError(), OSError("gone")])
+def test_what_a_foreign_library_raises_is_translated_and_kept_as_the_cause(error: Exception) -> None:
+    with pytest.raises(InputError, match="Damaged") as caught, translated(explained):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("CUDA out of memory."),
+        DatabaseError("E303", "Damaged shard."),
+        KeyboardInterrupt(),
+    ],
+)
+def test_our_own_errors_and_a_full_memory_are_nobodys_fault(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, translated(explained):
+        raise error
+    assert caught.value is error

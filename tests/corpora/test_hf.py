@@ -13,8 +13,10 @@ from PIL import Image
 from retclip.core.errors import InputError
 from retclip.corpora import TableColumns, describe
 from retclip.corpora.hf import HfCorpus
+from tests.absence import require_library
 
-datasets = pytest.importorskip("datasets", reason="the extra hf is not installed")
+require_library("datasets", "hf")
+import datasets  # noqa: E402 - after the check that it is there
 
 
 @pytest.fixture(autouse=True)

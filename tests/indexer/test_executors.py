@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -28,6 +27,7 @@ from retclip.indexer.report import RunReport
 from retclip.indexer.units import UnitResult, load_unit, run_unit
 from retclip.ports.corpora import CorpusImage
 from retclip.shards import Database, unfinished_jobs, verify
+from tests.absence import require_library
 from tests.fakes import ColourEncoder, StripeCorpus
 from tests.indexer.crews import StripeRecipe, ended
 
@@ -49,8 +49,7 @@ def ray_actors(recipe: StripeRecipe) -> Executor:
 @pytest.fixture(scope="module")
 def ray_on_this_machine() -> Any:
     """One small cluster for all tests of a module: starting Ray takes seconds."""
-    if importlib.util.find_spec("ray") is None:
-        pytest.skip("ray is not installed")
+    require_library("ray", "ray")
     import ray
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)

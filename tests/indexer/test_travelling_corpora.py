@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import pickle
@@ -17,6 +16,7 @@ from retclip.core.vocabulary import Vocabulary
 from retclip.corpora import open_corpus
 from retclip.corpora.mined import MinedCorpus
 from retclip.ports.corpora import Corpus
+from tests.absence import require_library
 from tests.corpora import openimages_trees
 from tests.corpora.test_ade20k import write_corpus
 
@@ -61,8 +61,7 @@ def ade20k(root: Path) -> Corpus:
 
 
 def hf(root: Path) -> Corpus:
-    if importlib.util.find_spec("datasets") is None:
-        pytest.skip("datasets is not installed")
+    require_library("datasets", "hf")
     picture(root / "d" / "train" / "car" / "a.png")
     return open_corpus("hf", root / "d", None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import warnings
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from retclip.ports.neighbors import NeighborIndex
 from retclip.shards import Database
 from retclip.shards.layers import LayeredIndex
 from retclip.shards.transforms import KINDS
+from tests.absence import require_library
 
 DIM = 12
 ROWS = 90
@@ -79,8 +79,8 @@ def opened(kind: str, folder: Path, transform: str = "none", **options: Any) -> 
 
 
 def skip_without_library(kind: str) -> None:
-    if kind in LIBRARIES and importlib.util.find_spec(LIBRARIES[kind]) is None:
-        pytest.skip(f"{LIBRARIES[kind]} is not installed")
+    if kind in LIBRARIES:
+        require_library(LIBRARIES[kind], kind)
 
 
 @pytest.fixture(scope="module", params=KINDS_OF_INDEX)

@@ -21,8 +21,8 @@ from retclip.adapters.grounding_dino.network import PromptedNetwork, token_spans
 from retclip.adapters.grounding_dino.original_checkpoint import ORIGINAL_MODELS, original_config, renamed_tensors
 from retclip.adapters.grounding_dino.prompts import compose_prompts
 from retclip.adapters.transformers_network import load_network, read_json
-from retclip.core.errors import ModelError
-from retclip.core.weights import first_line, read_weights, tensors_sha256
+from retclip.core.errors import ModelError, first_line, translated
+from retclip.core.weights import read_weights, tensors_sha256
 from retclip.presets.networks import DetectorSettings
 
 _WEIGHTS = "model.safetensors"
@@ -65,17 +65,13 @@ def _from_folder(settings: DetectorSettings, folder: Path, device: torch.device)
     mm = _is_mm(description, folder)
     kind = MMGroundingDinoForObjectDetection if mm else GroundingDinoForObjectDetection
     config_kind = MMGroundingDinoConfig if mm else GroundingDinoConfig
-    try:
-        config = config_kind.from_dict(description)
     # The library validates field by field and raises several types, some of them its own.
-    except Exception as error:
-        raise _other_network(folder, first_line(error)) from error
+    with translated(lambda error: _other_network(folder, first_line(error))):
+        config = config_kind.from_dict(description)
     tokenizer = _read_tokenizer(folder, config)
-    try:
-        image_processor = GroundingDinoImageProcessor.from_pretrained(folder, local_files_only=True)
     # Settings of the wrong type surface as whatever the first use of them raises.
-    except Exception as error:
-        raise _damaged(folder, "image processor", error) from error
+    with translated(lambda error: _damaged(folder, "image processor", error)):
+        image_processor = GroundingDinoImageProcessor.from_pretrained(folder, local_files_only=True)
     tensors = read_weights(folder / _WEIGHTS)
     network = load_network(kind, config, tensors, folder / _WEIGHTS, settings.model)
     prompted = PromptedNetwork(network, image_processor, tokenizer, device)
@@ -164,11 +160,9 @@ def _tokenizer_beside(checkpoint: Path) -> Path:
 
 
 def _open_tokenizer(folder: Path) -> BertTokenizer:
-    try:
-        return BertTokenizer.from_pretrained(folder, local_files_only=True)
     # The tokenizer's parser raises plain Exception for files that it cannot make sense of.
-    except Exception as error:
-        raise _damaged(folder, "tokenizer", error) from error
+    with translated(lambda error: _damaged(folder, "tokenizer", error)):
+        return BertTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _read_tokenizer(folder: Path, config: Any) -> BertTokenizer:

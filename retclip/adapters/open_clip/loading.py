@@ -20,7 +20,7 @@ from retclip.adapters.open_clip.prompts import NameRows, shared_store
 from retclip.adapters.open_clip.releases import CONFIG_FILE, Release, find_release, unusable
 from retclip.adapters.open_clip.tokenizers import load_tokenizer
 from retclip.adapters.open_clip.vision_transformer import TransformerClip
-from retclip.core.errors import InputError, ModelError, first_line
+from retclip.core.errors import InputError, ModelError, first_line, translated
 from retclip.core.identity import FeatureSpace
 from retclip.core.weights import load_strictly, read_weights, tensors_sha256
 from retclip.presets import EncoderSettings
@@ -67,14 +67,12 @@ def build_clip(release: Release) -> CLIP:
     if foreign_text or "multimodal_cfg" in config or (trunk is not None and not timm.is_model(str(trunk))):
         raise _unsupported(release.model)
     config["vision_cfg"] = vision | ({"timm_model_pretrained": False} if trunk else {})
-    try:
-        with torch.device("meta"):
-            clip = CLIP(**config)
+    description = (release.folder or Path()) / CONFIG_FILE
     # Constructors raise any type for sizes that do not go together.
-    except Exception as error:
-        raise unusable((release.folder or Path()) / CONFIG_FILE, first_line(error)) from error
+    with translated(lambda error: unusable(description, first_line(error))), torch.device("meta"):
+        clip = CLIP(**config)
     if not clip.transformer.resblocks:
-        raise unusable((release.folder or Path()) / CONFIG_FILE, "Its text tower has no layer.")
+        raise unusable(description, "Its text tower has no layer.")
     return clip
 
 

@@ -9,7 +9,7 @@ from open_clip import SimpleTokenizer, get_tokenizer
 
 from retclip.adapters.open_clip.prompts import CLIP_TOKENIZER, Tokenizer
 from retclip.adapters.open_clip.releases import Release
-from retclip.core.errors import ModelError, first_line
+from retclip.core.errors import ModelError, first_line, translated
 
 # What a configuration may ask of a tokenizer; other arguments of the libraries name files or run code.
 _HARMLESS = frozenset({"clean", "strip_sep_token"})
@@ -31,15 +31,13 @@ def load_tokenizer(release: Release) -> tuple[Tokenizer, str]:
     own_files = bool(text.get("hf_tokenizer_name"))
     if own_files and release.folder is None:
         raise _unusable(release, f"It needs the files of '{text['hf_tokenizer_name']}'.")
-    try:
+    # Tokenizer libraries raise any type for files they cannot read.
+    with translated(lambda error: _unusable(release, first_line(error))):
         tokenizer: Any = (
             get_tokenizer(f"local-dir:{release.folder}", trust_remote_code=False)
             if own_files
             else SimpleTokenizer(context_length=text.get("context_length", 77), **arguments)
         )
-    # Tokenizer libraries raise any type for files they cannot read.
-    except Exception as error:
-        raise _unusable(release, first_line(error)) from error
     tokens = len(tokenizer.tokenizer) if own_files else tokenizer.vocab_size
     if tokens > text.get("vocab_size", tokens):
         raise _unusable(release, f"It has {tokens:,} tokens, the text tower {text['vocab_size']:,}.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from retclip.core.errors import DatabaseError, RetclipError, first_line
+from retclip.core.errors import DatabaseError, first_line, translated
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,8 @@ def not_exported(place: Place, error: Exception) -> DatabaseError:
     )
 
 
-@contextmanager
-def explained(place: Place) -> Iterator[None]:
-    """Turn errors of an engine into E332; both libraries raise whatever their transport raises."""
-    try:
-        yield
-    except RetclipError:
-        raise
-    except Exception as error:
-        what = f"{place} cannot be used."
-        raise DatabaseError("E332", what, why=first_line(error), fix=place.advice) from error
+def explained(place: Place) -> AbstractContextManager[None]:
+    """Turns errors of an engine into E332; both libraries raise whatever their transport raises."""
+    return translated(
+        lambda error: DatabaseError("E332", f"{place} cannot be used.", why=first_line(error), fix=place.advice)
+    )

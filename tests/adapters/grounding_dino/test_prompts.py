@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from transformers import BertTokenizer
 
 from retclip.adapters.grounding_dino.prompts import Span, TokenSpans, compose_prompts, sanitised
+from tests.absence import absent
 from tests.adapters.tiny_models import write_vocabulary
 
 
@@ -108,7 +109,7 @@ def test_real_names_and_the_real_vocabulary(test_data: Path):
     vocabulary = test_data / "text" / "bert-base-uncased-vocab.txt"
     listing = test_data / "text" / "openimages-class-descriptions-boxable.csv"
     if not (vocabulary.is_file() and listing.is_file()):
-        pytest.skip(f"{vocabulary.parent} lacks the vocabulary or the class names of Open Images")
+        absent(f"{vocabulary.parent} lacks the vocabulary or the class names of Open Images")
     tokenizer = BertTokenizer(vocab=str(vocabulary))
     asked = [line.split(",", 1)[1] for line in listing.read_text().splitlines()]
     prompts = compose_prompts(asked, lambda texts: tokenizer(texts, return_offsets_mapping=True)["offset_mapping"], 240)

@@ -14,6 +14,7 @@ from retclip.core.errors import DatabaseError, InputError
 from retclip.core.identity import FeatureSpace
 from retclip.core.segments import StoredSegment
 from retclip.shards import Database
+from tests.absence import require_library
 
 LIBRARIES = {"lancedb": "lancedb", "qdrant": "qdrant_client"}
 DIM = 32
@@ -25,8 +26,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 def _installed(engine: str) -> str:
-    if importlib.util.find_spec(LIBRARIES[engine]) is None:
-        pytest.skip(f"{LIBRARIES[engine]} is not installed")
+    require_library(LIBRARIES[engine], engine)
     return engine
 
 

@@ -4,6 +4,7 @@ from torch.testing import assert_close
 
 from retclip.core.errors import InputError
 from retclip.segmenters.fcclip.export import OUTPUTS, ImageSide, export_image_side
+from tests.absence import require_library
 
 SIZE = (64, 96)
 
@@ -26,8 +27,10 @@ def test_torch_export_gives_the_same_numbers(tiny, images, tmp_path):
 
 
 def test_onnx_gives_the_same_numbers(tiny, images, tmp_path):
-    pytest.importorskip("onnxscript", reason="pip install retclip[export]")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install retclip[export]")
+    require_library("onnxscript", "export")
+    require_library("onnxruntime", "export")
+    import onnxruntime
+
     export_image_side(tiny, SIZE, tmp_path / "side.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "side.onnx", providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == list(OUTPUTS)
