@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,30 @@ class RayExecutor:
                 ray.shutdown()
 
     def _resources(self) -> dict[str, float]:
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        if self._device == "cpu" or (self._device == "auto" and gpus == 0):
-            return {"num_cpus": threads_for(self._workers)}
-        # A cluster that grows on demand may have no GPU yet; then each worker asks for one.
-        share = 1 / math.ceil(self._workers / gpus) if gpus else 1
-        return {"num_cpus": threads_for(self._workers), "num_gpus": share}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus, gpus = ([int(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
+        asked = {"num_cpus": share_of(cpus, self._workers, threads_for(self._workers))}
+        if self._device == "cpu" or (self._device == "auto" and not any(gpus)):
+            return asked
+        return asked | {"num_gpus": share_of(gpus, self._workers, 1)}
+
+
+def share_of(nodes: Sequence[int], workers: int, wanted: int) -> float:
+    """The largest part of a resource, at most `wanted`, of which every worker gets one.
+
+    An actor that asks for more than is left waits, and Ray says nothing.
+
+    Args:
+        nodes: whole units on each node. A cluster that grows on demand may have none yet: then each gets what it wants.
+        workers: how many share them.
+        wanted: units that a worker can use.
+    """
+    if not any(nodes):
+        return wanted
+    for share in range(wanted, 0, -1):
+        if sum(units // share for units in nodes) >= workers:
+            return share
+    return 1 / math.ceil(workers / sum(nodes))
 
 
 def _connect(workers: int) -> None:
