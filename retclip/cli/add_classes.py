@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,15 +89,24 @@ def add_classes(
             why="add-classes takes exactly one of --images and --fallback.",
             fix=f"retclip index add-classes --db {db} --classes ... --images DIR",
         )
+    of_database = fallback is not None and not _is_corpus(fallback)
+    idle = {
+        "--root": root is not None and (images is not None or of_database),
+        "--stored-too": stored_too and not fallback,
+    }
+    if of_database:
+        idle |= {"--split": split is not None, "--use-masks": use_masks, "--use-boxes": use_boxes}
+        idle |= {"--executor": executor != "serial"}
+    _refuse_idle("--images" if images is not None else f"--fallback {fallback}", idle)
     chosen = choose_preset(preset, database)
     vocabulary = load_vocabulary(classes) if classes is not None else None
     lesson = Lesson(database, chosen, LabelMatcher(chosen, device), stored_too, shots, dry_run, report, speech)
-    if fallback is not None and not _is_corpus(fallback):
-        _copy(lesson, fallback, vocabulary)
+    if of_database:
+        _copy(lesson, str(fallback), vocabulary)
         return
     corpus = _photos(images, split, vocabulary) if images is not None else open_corpus(str(fallback), root, split)
     if dry_run:
-        show_plan(corpus, speech)
+        show_plan(corpus, vocabulary, speech)
         return
     if fallback is not None:
         vocabulary = _lacking(lesson, vocabulary, _classes_of(corpus))
@@ -121,6 +130,13 @@ class Lesson:
     dry_run: bool
     report: Path | None
     speech: Speech
+
+
+def _refuse_idle(place: str, options: Mapping[str, bool]) -> None:
+    """Raise InputError E120 for options that were given and would change nothing."""
+    if idle := [name for name, given in options.items() if given]:
+        why = "Photos and databases come as they are; a corpus has a root, splits and annotations."
+        raise InputError("E120", f"{', '.join(idle)} cannot be combined with {place}.", why=why, fix="Leave it out.")
 
 
 def _is_corpus(fallback: str) -> bool:

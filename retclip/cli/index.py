@@ -89,7 +89,7 @@ def build(
     options = corpus_options(source, path_column, labels_column, caption_column, class_names)
     corpus = open_labelled(source, (root, split), labels, vocabulary, options)
     if dry_run:
-        show_plan(corpus, speech)
+        show_plan(corpus, vocabulary, speech)
         return
     path = database_path(db or source)
     existing = Database.open(path) if path.exists() else None

@@ -13,15 +13,16 @@ from retclip.cli.options import too_many
 from retclip.core.errors import FailuresError
 
 if TYPE_CHECKING:
+    from retclip.core.vocabulary import Vocabulary
     from retclip.indexer.report import RunReport
     from retclip.ports.corpora import Corpus
 
 
-def show_plan(corpus: Corpus, speech: Speech) -> None:
-    """What a run would look at: counts, samples, unmapped labels."""
+def show_plan(corpus: Corpus, vocabulary: Vocabulary | None, speech: Speech) -> None:
+    """What a run would look at: counts, samples, and the labels that are no class of the corpus or not asked for."""
     from retclip.corpora import describe
 
-    facts = describe(corpus)
+    facts = describe(corpus, vocabulary)
     classes = [f"{name} {count}" for name, count in facts.images_by_class.items()]
     samples = [f"{sample}" for sample in facts.samples]
     rows = [

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.conftest import save_photos
 
 Run = Any
@@ -46,3 +48,24 @@ def test_a_corpus_as_fallback_teaches_what_is_missing(home: Path, preset: Path, 
     taught = run("index", "add-classes", "--db", "pets", *words)
     assert taught.code == 0, taught.err
     assert taught.json["classes"] == {"yellow": 3}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--images", "photos", "--root", "."],
+        ["--images", "photos", "--stored-too"],
+        ["--classes", "red", "--fallback", "pets", "--root", "."],
+        ["--classes", "red", "--fallback", "pets", "--use-masks"],
+        ["--classes", "red", "--fallback", "pets", "--executor", "processes"],
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(home: Path, run: Run, words: list[str]) -> None:
+    outcome = run("index", "add-classes", "--db", "pets", *words, "--json")
+    assert (outcome.code, outcome.error["code"]) == (3, "E120")
+    assert next(word for word in reversed(words) if word.startswith("--")) in outcome.error["message"]
+
+
+def test_a_plan_tells_which_labels_were_not_asked_for(home: Path, workshop: Path, run: Run) -> None:
+    words = ["--source", "folder", "--root", workshop / "photos", "--classes", "red", "--dry-run", "--json"]
+    assert run("index", "build", *words).json["unmapped"] == {"blue": 4, "green": 4}
