@@ -90,14 +90,11 @@ def add_classes(
             fix=f"retclip index add-classes --db {db} --classes ... --images DIR",
         )
     of_database = fallback is not None and not _is_corpus(fallback)
-    idle = {
-        "--root": root is not None and (images is not None or of_database),
-        "--stored-too": stored_too and not fallback,
-    }
+    if images is not None:
+        _refuse_idle("--images", {"--root": root, "--stored-too": stored_too})
     if of_database:
-        idle |= {"--split": split is not None, "--use-masks": use_masks, "--use-boxes": use_boxes}
-        idle |= {"--executor": executor != "serial"}
-    _refuse_idle("--images" if images is not None else f"--fallback {fallback}", idle)
+        annotated = {"--root": root, "--split": split, "--use-masks": use_masks, "--use-boxes": use_boxes}
+        _refuse_idle(f"--fallback {fallback}", {**annotated, "--executor": executor})
     chosen = choose_preset(preset, database)
     vocabulary = load_vocabulary(classes) if classes is not None else None
     lesson = Lesson(database, chosen, LabelMatcher(chosen, device), stored_too, shots, dry_run, report, speech)
@@ -132,9 +129,9 @@ class Lesson:
     speech: Speech
 
 
-def _refuse_idle(place: str, options: Mapping[str, bool]) -> None:
-    """Raise InputError E120 for options that were given and would change nothing."""
-    if idle := [name for name, given in options.items() if given]:
+def _refuse_idle(place: str, options: Mapping[str, object]) -> None:
+    """Raise InputError E120 for options that are not at their defaults and would change nothing."""
+    if idle := [name for name, value in options.items() if value not in (None, False, "serial")]:
         why = "Photos and databases come as they are; a corpus has a root, splits and annotations."
         raise InputError("E120", f"{', '.join(idle)} cannot be combined with {place}.", why=why, fix="Leave it out.")
 
