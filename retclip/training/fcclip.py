@@ -30,7 +30,7 @@ from retclip.training.distributed import Workers, join_workers
 from retclip.training.losses import Guess, LossSettings, LossTerms, set_losses
 from retclip.training.optimiser import Schedule, build_optimiser, step
 from retclip.training.points import Uniform
-from retclip.training.state import RunState, read_state, write_state
+from retclip.training.state import RunState, append_log, read_own_state, write_state
 
 STATE_FILE, WEIGHTS_FILE, LOG_FILE = "state.pt", "model.safetensors", "log.jsonl"
 
@@ -251,8 +251,7 @@ class _Run:
                 "learning_rate": self.settings.schedule.rate(self.iteration - 1),
                 **{name: value.item() for name, value in final._asdict().items()},
             }
-            with (self.settings.output / LOG_FILE).open("a") as log:
-                log.write(json.dumps(entry) + "\n")
+            append_log(self.settings.output / LOG_FILE, entry)
 
     def save(self) -> None:
         """Write what `resume` needs."""
@@ -271,19 +270,10 @@ class _Run:
     def resume(self) -> None:
         """Take up the state found in the output folder, if any."""
         self.settings.output.mkdir(parents=True, exist_ok=True)
-        path = self.settings.output / STATE_FILE
-        if not path.exists():
+        identity = self.settings.identity(self.workers.count)
+        state = read_own_state(self.settings.output / STATE_FILE, identity, self.workers.device)
+        if state is None:
             return
-        state = read_state(path, self.workers.device)
-        ours = self.settings.identity(self.workers.count)
-        differing = [name for name in ours if state.identity.get(name) != ours[name]]
-        if differing:
-            raise InputError(
-                "E175",
-                f"{path} belongs to another run.",
-                why=f"It differs in: {', '.join(differing)}.",
-                fix="Choose another output folder, or the settings of that run.",
-            )
         unknown = self.model.load_state_dict(state.model, strict=False).unexpected_keys
         assert not unknown, unknown  # the identity agreed, so the names do
         self.optimiser.load_state_dict(state.optimiser)

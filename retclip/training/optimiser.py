@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,10 @@ class Schedule:
     Attributes:
         iterations: optimiser steps of the whole run.
         batch_size: images per step over all workers.
-        learning_rate: of AdamW; divided by ten at each of `steps`.
+        learning_rate: of AdamW, its highest.
+        decay: `steps` divides it by ten at each of `steps`; `cosine` takes it to zero along half a cosine.
         steps: iterations.
+        warmup: iterations in which it rises in a line.
         weight_decay: except for norms and embedding tables.
         clip: largest L2 norm of all gradients together.
     """
@@ -31,14 +35,25 @@ class Schedule:
     steps: tuple[int, ...] = (327_778, 355_092)
     weight_decay: float = 0.05
     clip: float = 0.01
+    decay: Literal["steps", "cosine"] = "steps"
+    warmup: int = 0
 
     def rate(self, iteration: int) -> float:
         """Learning rate of a step, counted from 0."""
-        return self.learning_rate * 0.1 ** sum(iteration >= step for step in self.steps)
+        highest = self.learning_rate * min(1.0, (iteration + 1) / max(1, self.warmup))
+        if self.decay == "cosine":
+            return highest * 0.5 * (1 + math.cos(math.pi * iteration / self.iterations))
+        return highest * 0.1 ** sum(iteration >= step for step in self.steps)
 
 
-def build_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW over everything trainable, in two groups: with weight decay, and norms and embedding tables without."""
+def build_optimiser(model: nn.Module, schedule: Schedule, decay_vectors: bool = True) -> torch.optim.AdamW:
+    """AdamW over everything trainable, in two groups: with weight decay, and norms and embedding tables without.
+
+    Args:
+        model: network.
+        schedule: rates and weight decay.
+        decay_vectors: False also exempts biases, gains and scalars (CLIP, section 2.5).
+    """
     exempt = {
         id(parameter)
         for module in model.modules()
@@ -46,6 +61,8 @@ def build_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
         for parameter in module.parameters(recurse=False)
     }
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not decay_vectors:
+        exempt |= {id(parameter) for parameter in trained if parameter.ndim < 2}
     groups = [
         {"params": [p for p in trained if id(p) not in exempt], "weight_decay": schedule.weight_decay},
         {"params": [p for p in trained if id(p) in exempt], "weight_decay": 0.0},

@@ -1,7 +1,8 @@
-"""The state of a training run on disk."""
+"""The state of a training run on disk, and its log."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,3 +46,29 @@ def read_state(path: Path, device: torch.device) -> RunState:
     # The unpickler raises many types on damaged or hostile files; none of them may get further than this.
     with translated(explain):
         return RunState(**torch.load(path, map_location=device, weights_only=True))
+
+
+def read_own_state(path: Path, identity: Mapping[str, Any], device: torch.device) -> RunState | None:
+    """The state of this very run, None before its first.
+
+    Raises:
+        InputError: E175 when the state found is another run's, E178 when it is none.
+    """
+    if not path.exists():
+        return None
+    state = read_state(path, device)
+    differing = [name for name in identity if state.identity.get(name) != identity[name]]
+    if differing:
+        raise InputError(
+            "E175",
+            f"{path} belongs to another run.",
+            why=f"It differs in: {', '.join(differing)}.",
+            fix="Choose another output folder, or the settings of that run.",
+        )
+    return state
+
+
+def append_log(path: Path, entry: Mapping[str, float]) -> None:
+    """Add a line to a JSON-lines log."""
+    with path.open("a", encoding="utf-8") as log:
+        log.write(json.dumps(entry) + "\n")

@@ -13,6 +13,15 @@ def test_the_released_rates():
     assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6])
 
 
+def test_a_cosine_rises_in_a_line_and_ends_near_zero():
+    schedule = Schedule(iterations=1000, learning_rate=2.0, decay="cosine", warmup=10)
+    rates = [schedule.rate(k) for k in range(1000)]
+    assert rates[:2] == pytest.approx([0.2, 0.4], rel=1e-4)
+    assert rates[500] == pytest.approx(1.0)
+    assert max(rates) == rates[9]
+    assert 0 < rates[-1] < 1e-5
+
+
 def test_norms_and_embedding_tables_have_no_weight_decay_but_everything_else_has():
     with torch.device("meta"):
         model = build_fcclip("convnext-large")
@@ -34,6 +43,13 @@ def test_norms_and_embedding_tables_have_no_weight_decay_but_everything_else_has
     }
     assert {f"{predictor}logit_scale", "sem_seg_head.pixel_decoder.transformer.level_embed"} <= decayed
     assert sum(p.numel() for group in optimiser.param_groups for p in group["params"]) == 20_721_601
+
+
+def test_vectors_and_scalars_may_be_exempt_too():
+    model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    decayed, exempt = build_optimiser(model, Schedule(), decay_vectors=False).param_groups
+    assert [p.ndim for p in decayed["params"]] == [2]
+    assert [p.ndim for p in exempt["params"]] == [1, 1, 1]
 
 
 def scalar_step(clip, target=3.0):
