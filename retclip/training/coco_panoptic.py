@@ -18,6 +18,7 @@ from retclip.core.panoptic import rgb_to_ids
 from retclip.core.vocabulary import Vocabulary
 from retclip.training.augmentation import Ids, JitterSettings, Pixels, jitter
 from retclip.training.losses import Targets
+from retclip.training.order import EndlessShuffle
 
 
 @dataclass(frozen=True)
@@ -138,18 +139,10 @@ class JitteredStream(Dataset[Sample]):
 
     def __init__(self, pictures: list[PanopticPicture], settings: JitterSettings, seed: int) -> None:
         self.pictures, self.settings, self.seed = pictures, settings, seed
-        self._epoch = -1
-        self._order: list[int] = []
-
-    def _picture(self, index: int) -> PanopticPicture:
-        epoch, place = divmod(index, len(self.pictures))
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.pictures)).tolist()
-        return self.pictures[self._order[place]]
+        self._order = EndlessShuffle(len(pictures), seed)
 
     def __getitem__(self, index: int) -> Sample:
-        picture = self._picture(index)
+        picture = self.pictures[self._order[index]]
         pixels, ids = read_pair(picture)
         pixels, ids = jitter(pixels, ids, self.settings, np.random.default_rng([self.seed, 1, index]))
         return Sample(torch.from_numpy(pixels).permute(2, 0, 1), targets_of(ids, picture.columns))

@@ -59,7 +59,7 @@ def test_sample_k_depends_on_seed_and_k_alone(folders, vocabulary):
 def test_every_epoch_shows_every_picture_once(folders, vocabulary):
     pictures = read_annotations(folders, vocabulary)
     stream = JitteredStream(pictures, JitterSettings(size=32), seed=0)
-    shown = [stream._picture(k).image.name for k in range(20)]
+    shown = [stream.pictures[stream._order[k]].image.name for k in range(20)]
     assert all(sorted(shown[k : k + 2]) == ["0.png", "1.png"] for k in range(0, 20, 2))
     assert len({tuple(shown[k : k + 2]) for k in range(0, 20, 2)}) == 2  # the order changes
 
