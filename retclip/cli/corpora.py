@@ -23,6 +23,68 @@ class Fetchable(StrEnum):
     OPENIMAGES = "openimages"
 
 
+class Drawable(StrEnum):
+    """Corpora that are drawn by a program."""
+
+    PLAYGROUND = "playground"
+
+
+class PlaygroundDomain(StrEnum):
+    """Kinds of the playground's pictures."""
+
+    A = "a"
+    B = "b"
+    WEB = "web"
+
+
+class PlaygroundSplit(StrEnum):
+    """Parts that share no scene."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+@app.command(
+    epilog="Example: retclip corpora make playground --root playground/a --domain a --split val --pictures 200, "
+    "then: retclip index build --source coco --root playground/a"
+)
+def make(
+    corpus: Annotated[Drawable, typer.Argument(help="The corpus.")],
+    root: Annotated[Path, typer.Option(help="Folder to write into, in COCO's layout.")],
+    domain: Annotated[
+        PlaygroundDomain,
+        typer.Option(help="a and b: the same classes as two data sets would show them; web: captioned pictures."),
+    ] = PlaygroundDomain.A,
+    split: Annotated[PlaygroundSplit, typer.Option(help="train, val or test; they share no scene.")] = (
+        PlaygroundSplit.TRAIN
+    ),
+    pictures: Annotated[int, typer.Option(min=1, max=1_000_000, help="Scenes of the split, from its first on.")] = 200,
+    only_seen: Annotated[bool, typer.Option(help="Scenes without the classes that training must not see.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Another world of scenes of the same kind.")] = 0,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw scenes with exact masks, labels and captions; the same command always writes the same pixels."""
+    from retclip.corpora.playground import CLASSES, SceneSettings
+    from retclip.corpora.playground.export import write_coco
+
+    speech = Speech(json, quiet)
+    settings = SceneSettings.of(domain.value, only_seen=only_seen, seed=seed)
+    with speech.progress("draw", "scenes") as line:
+        write_coco(root, split.value, settings, pictures, lambda done: line.update(done, pictures))
+    document = {
+        "root": str(root),
+        "domain": domain.value,
+        "split": split.value,
+        "pictures": pictures,
+        "classes": len(CLASSES),
+        "only_seen": only_seen,
+        "seed": seed,
+    }
+    speech.data(document, make_table(("playground", "value"), [(key, str(value)) for key, value in document.items()]))
+
+
 @app.command(
     epilog='Example: retclip corpora fetch openimages --root /data/openimages --classes "Kite,Canoe" --per-class 200'
 )

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 EPILOG = "Example: retclip eval --dataset coco-panoptic --root /data/coco --db photo --proposals given --out report"
 DatasetOption = Annotated[
     str,
-    typer.Option(help="coco-panoptic, ade20k-panoptic, cityscapes, panoptic, pascal-voc, pascal-context or semantic."),
+    typer.Option(
+        help="coco-panoptic, ade20k-panoptic, cityscapes, panoptic, pascal-voc, pascal-context, semantic or playground."
+    ),
 ]
 PlaceOption = Annotated[Path | None, typer.Option(help="Where the set lies; default: $RETCLIP_DATA/<dataset>.")]
 _WORST_SHOWN = 12

@@ -49,16 +49,22 @@ def open_evaluation_set(name: str, root: Path | None, split: str, classes: str |
 
 
 def _coco(root: Path, split: str, classes: str | None) -> EvaluationSet:
+    return _coco_layout("coco-panoptic", "coco", "@coco133", root, split)
+
+
+def _playground(root: Path, split: str, classes: str | None) -> EvaluationSet:
+    return _coco_layout("playground", "coco", "@playground", root, split)
+
+
+def _coco_layout(name: str, source: str, vocabulary: str, root: Path, split: str) -> EvaluationSet:
     folder = root / "annotations"
     found = sorted(path.stem.removeprefix("panoptic_") for path in folder.glob("panoptic_*.json"))
     chosen = split if split in found else next((item for item in found if item.startswith(split)), None)
     if chosen is None:
-        raise _absent(
-            folder / f"panoptic_{split}.json", "coco-panoptic", f"Splits there: {', '.join(found) or 'none'}."
-        )
+        raise _absent(folder / f"panoptic_{split}.json", name, f"Splits there: {', '.join(found) or 'none'}.")
     photos = root / chosen if (root / chosen).is_dir() else root / "images" / chosen
     files = PanopticFiles(folder / f"panoptic_{chosen}.json", folder / f"panoptic_{chosen}", photos.joinpath)
-    return read_panoptic("coco-panoptic", chosen, "coco", files, load_vocabulary("@coco133"))
+    return read_panoptic(name, chosen, source, files, load_vocabulary(vocabulary))
 
 
 def _ade20k(root: Path, split: str, classes: str | None) -> EvaluationSet:
@@ -133,7 +139,7 @@ def _label_folder(name: str, root: Path, photos: Path, labels: Path, classes: st
 
 def seen_list_of(name: str) -> str | None:
     """The list of training classes that the literature uses with a set, as `splits/<name>`; None without one."""
-    return "ade150_coco_fcclip64" if name == "ade20k-panoptic" else None
+    return {"ade20k-panoptic": "ade150_coco_fcclip64", "playground": "playground_seen"}.get(name)
 
 
 def load_seen_classes(text: str, vocabulary: Vocabulary) -> frozenset[int]:
@@ -173,6 +179,7 @@ def _absent(path: Path, name: str, why: str) -> InputError:
 
 _LAYOUTS = {
     "coco-panoptic": "annotations/panoptic_<split>.json, annotations/panoptic_<split>/*.png, <split>/*.jpg",
+    "playground": "annotations/panoptic_<split>2017.json and folder, <split>2017/*.png",
     "ade20k-panoptic": "ade20k_panoptic_<split>.json, ade20k_panoptic_<split>/*.png, images/validation/*.jpg",
     "cityscapes": "gtFine/cityscapes_panoptic_<split>.json and folder, leftImg8bit/<split>/<city>/*.png",
     "panoptic": "panoptic.json, panoptic/*.png, images/*.jpg",
@@ -183,6 +190,7 @@ _LAYOUTS = {
 
 _READERS: dict[str, Callable[[Path, str, str | None], EvaluationSet]] = {
     "coco-panoptic": _coco,
+    "playground": _playground,
     "ade20k-panoptic": _ade20k,
     "cityscapes": _cityscapes,
     "panoptic": _own_panoptic,
