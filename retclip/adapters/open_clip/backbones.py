@@ -85,22 +85,26 @@ class ClipBackbone(nn.Module):
 
     @torch.no_grad()
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token ids (T, 77) -> (T, D), not normalised: open_clip's `encode_text` on no more tokens than count.
+        """Token ids (T, 77) -> (T, D), not normalised."""
+        return text_features(self.clip_model, tokens)
 
-        Attention is causal and the feature is read at the end token, so what follows the last end token is never seen.
-        Class prompts are a fifth of the context long.
-        """
-        clip = self.clip_model
-        features: Tensor
-        if clip.attn_mask is None or clip.text_pool_type != "argmax" or isinstance(clip.text_projection, nn.Linear):
-            features = clip.encode_text(tokens)
-            return features
-        end = tokens.argmax(-1)
-        length = int(end.max()) + 1
-        x = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
-        x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
-        features = x[torch.arange(len(x), device=x.device), end] @ clip.text_projection
+
+def text_features(clip: CLIP, tokens: Tensor) -> Tensor:
+    """Token ids (T, 77) -> (T, D), not normalised: open_clip's `encode_text` on no more tokens than count.
+
+    Attention is causal and the feature is read at the end token, so what follows the last end token is never seen.
+    Class prompts are a fifth of the context long.
+    """
+    features: Tensor
+    if clip.attn_mask is None or clip.text_pool_type != "argmax" or isinstance(clip.text_projection, nn.Linear):
+        features = clip.encode_text(tokens)
         return features
+    end = tokens.argmax(-1)
+    length = int(end.max()) + 1
+    x = clip.token_embedding(tokens[:, :length]) + clip.positional_embedding[:length]
+    x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:length, :length]))
+    features = x[torch.arange(len(x), device=x.device), end] @ clip.text_projection
+    return features
 
 
 def restore_causal_mask(clip: CLIP) -> None:

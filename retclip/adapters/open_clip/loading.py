@@ -15,6 +15,7 @@ from timm.models.convnext import ConvNeXt
 from torch import Tensor, nn
 
 from retclip.adapters.open_clip.backbones import ClipBackbone, ConvNeXtClip, ResNetClip, restore_causal_mask
+from retclip.adapters.open_clip.convnext import CONFIG_KEY, ConvNeXtTower, ConvNeXtVisual, clip_with_convnext
 from retclip.adapters.open_clip.encoder import OpenClipEncoder
 from retclip.adapters.open_clip.prompts import NameRows, shared_store
 from retclip.adapters.open_clip.releases import CONFIG_FILE, Release, find_release, unusable
@@ -57,10 +58,11 @@ def build_clip(release: Release) -> CLIP:
 
     Raises:
         ModelError: E221 a configuration that open_clip cannot build.
-        InputError: E220 a text tower of another library, or an image tower that timm does not name.
+        InputError: E220 a text tower of another library, or an image tower that neither timm nor `convnext` knows.
     """
     config = {key: value for key, value in release.config.items() if key != "custom_text"}
     vision = dict(config["vision_cfg"])
+    sizes = vision.get(CONFIG_KEY)
     trunk = vision.get("timm_model_name")
     foreign_text = release.config.get("custom_text") or config["text_cfg"].get("hf_model_name")
     # A trunk by address would be fetched from there.
@@ -70,7 +72,7 @@ def build_clip(release: Release) -> CLIP:
     description = (release.folder or Path()) / CONFIG_FILE
     # Constructors raise any type for sizes that do not go together.
     with translated(lambda error: unusable(description, first_line(error))), torch.device("meta"):
-        clip = CLIP(**config)
+        clip = CLIP(**config) if sizes is None else clip_with_convnext(ConvNeXtTower.from_config(sizes), config)
     if not clip.transformer.resblocks:
         raise unusable(description, "Its text tower has no layer.")
     return clip
@@ -83,7 +85,7 @@ def backbone_of(clip: CLIP, name: str) -> ClipBackbone:
         return ResNetClip(clip)
     if isinstance(visual, VisionTransformer) and _has_plain_blocks(visual):
         return TransformerClip(clip)
-    if isinstance(visual, TimmModel) and _has_plain_head(visual):
+    if isinstance(visual, ConvNeXtVisual) or (isinstance(visual, TimmModel) and _has_plain_head(visual)):
         return ConvNeXtClip(clip)
     raise _unsupported(name)
 
