@@ -199,10 +199,6 @@ class _Intake:
         self._taken: set[int] = set()
         self.added = self.known = self.capped = 0
 
-    def count(self, label: str) -> int:
-        """Live segments of the class that `label` names, with those taken so far."""
-        return self._counts[self._name(label)]
-
     def add(self, transaction: Transaction, segments: list[StoredSegment], vectors: npt.NDArray[np.floating]) -> None:
         """Add the segments of a unit as far as the cap allows; those that are there already do not count."""
         segments = [self._of_known_kind(segment) for segment in segments]
@@ -250,19 +246,17 @@ def _commit(
             intake.add(transaction, segments, vectors)
         if intake.added == 0:
             return database, intake
-        _declare_aliases(transaction, request, intake)
+        _declare_aliases(transaction, request)
         transaction.record_models(request.models)
         note = f"{intake.added} segments from {request.corpus.name}"
         return transaction.commit(note + told(transaction.compact())), intake
 
 
-def _declare_aliases(transaction: Transaction, request: BuildRequest, intake: _Intake) -> None:
+def _declare_aliases(transaction: Transaction, request: BuildRequest) -> None:
     """Synonyms of the stored classes; a synonym that is another class's own name would swallow that class later."""
     names = {normalise_name(item.name) for item in request.corpus.classes}
     for item in request.wanted().values():
-        aliases = [alias for alias in item.aliases if normalise_name(alias) not in names]
-        if aliases and intake.count(item.name):
-            transaction.declare(item.name, aliases)
+        transaction.declare(item.name, [alias for alias in item.aliases if normalise_name(alias) not in names])
 
 
 def _class_counts(database: Database, request: BuildRequest) -> dict[str, int]:

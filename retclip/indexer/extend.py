@@ -43,9 +43,7 @@ def copy_classes(database: Database, other: Database, vocabulary: Vocabulary, sh
         for item in classes:
             offered, fresh = copy_segments(transaction, database.path, other, item, item.name, shots)
             total, added = total + offered, added + fresh
-            names = _asked_names(item, vocabulary, (database, other))
-            if names and transaction.knows(item.name):
-                transaction.declare(item.name, names)
+            transaction.declare(item.name, _asked_names(item, vocabulary, (database, other)))
         note = f"{added} segments from {other.name}@{other.version}"
         result = transaction.commit(note + told(transaction.compact()) if added else note)
     taken = {item.name for item in classes}

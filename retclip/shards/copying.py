@@ -65,8 +65,7 @@ def copy_segments(
         pictures = ((segment.segment_id, other.thumbnail(segment.segment_id)) for _, _, segment in batch)
         if kept := {segment_id: data for segment_id, data in pictures if data is not None}:
             write_thumbnails(target, kept)
-    if transaction.knows(label):  # another class may have all its segments already
-        transaction.declare(label, (item.name, *item.aliases))
+    transaction.declare(label, (item.name, *item.aliases))
     return offered, added
 
 

@@ -62,7 +62,8 @@ def _schema(dim: int) -> pa.Schema:
 def import_parquet(source: Path, target: Path, program: str) -> tuple[Database, bool]:
     """Make a database from a file of `export_parquet`.
 
-    Rows may have been taken out or changed in between, as long as columns and metadata are still there.
+    Rows may have been taken out or changed in between, as long as columns and metadata are still there and no segment
+    is there twice. A class whose rows are all gone is not made.
 
     Returns:
         The new database, and whether its content is that of the exported version.
@@ -94,14 +95,11 @@ def import_parquet(source: Path, target: Path, program: str) -> tuple[Database, 
 
 def _add_all(transaction: Transaction, file: pq.ParquetFile, facts: Facts) -> None:
     schema = _schema(facts.space.dim)
-    present: set[str] = set()
     for batch in file.iter_batches(_BATCH_ROWS, columns=schema.names):
         table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
         table.validate(full=True)
-        labels = table["label"].to_pylist()
-        segments = tables.to_segments(table, labels)
-        transaction.add(segments, portable.vectors_in(table[_VECTOR]).astype(np.float32))
-        present.update(labels)
+        segments = tables.to_segments(table, table["label"].to_pylist())
+        if transaction.add(segments, portable.vectors_in(table[_VECTOR]).astype(np.float32)) < len(segments):
+            raise ValueError("a segment_id is there twice, so which label and vector it has is not known")
     for item in facts.classes:
-        if item.name in present:
-            transaction.declare(item.name, item.aliases)
+        transaction.declare(item.name, item.aliases)

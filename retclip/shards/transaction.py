@@ -170,14 +170,15 @@ class Transaction:
         self._changed = True
         return count
 
-    def knows(self, label: str) -> bool:
-        """Whether a class has this name or alias by now."""
-        return self._classes.knows(label)
-
     def declare(self, label: str, aliases: Iterable[str]) -> None:
-        """Give class `label` further names by which it is found. Raises E309 for an unknown class."""
+        """Give class `label` further names by which it is found.
+
+        Only segments make a class: nothing happens when there is none, for instance because all that were offered
+        under `label` are stored under another one already.
+        """
         self._check_open()
-        self._changed |= self._classes.declare(label, aliases)
+        if self._classes.knows(label):
+            self._changed |= self._classes.declare(label, aliases)
 
     def relabel_segments(self, segment_ids: Iterable[int], new: str) -> int:
         """Give single segments the label `new` (`label_raw` stays): dead in place, added again to a new shard.

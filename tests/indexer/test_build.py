@@ -371,6 +371,15 @@ def test_a_class_keeps_its_kind_when_it_is_taught(tmp_path: Path) -> None:
     assert kinds == {"grey": False, "red": True, "blue": True}
 
 
+def test_a_class_whose_only_region_has_another_label_too_gets_no_names(tmp_path: Path) -> None:
+    """One picture under two names: its region is stored once, and no class red is made that could be called scarlet."""
+    corpus = StripeCorpus.write(tmp_path / "twins", [["blue"], ["red"]], {"red": ("scarlet",), "blue": ("navy",)})
+    shutil.copy(corpus.paths[0], corpus.paths[1])
+    database, report = build_stripes(tmp_path / "a.retdb", corpus)
+    assert (report.added, report.known) == (1, 1)
+    assert {c.name: c.aliases for c in database.classes} == {"blue": ("navy",)}
+
+
 def test_regions_that_are_stored_under_another_class_are_named(tmp_path: Path, corpus: StripeCorpus) -> None:
     database, _ = build_stripes(tmp_path / "a.retdb", corpus)
     with database.write("relabel", "test") as transaction:

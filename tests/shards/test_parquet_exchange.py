@@ -63,6 +63,18 @@ def test_rows_may_be_taken_out_in_between(worn, tmp_path):
     assert [(c.name, c.count) for c in back.classes] == [("kayak", kept.num_rows)]
 
 
+def test_names_follow_a_class_that_is_spelled_in_another_way(worn, tmp_path):
+    export_parquet(worn, tmp_path / "worn.parquet")
+    table = pq.read_table(tmp_path / "worn.parquet")
+    labels = pa.compute.replace_substring(table["label"], "class 4", "Class_4")
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("label"), "label", labels), tmp_path / "edited.parquet"
+    )
+    back, same = import_parquet(tmp_path / "edited.parquet", tmp_path / "back.retdb", "tests")
+    assert same  # names are compared without case and underscores
+    assert {c.name: c.aliases for c in back.classes}["Class_4"] == ("four", "Vier")
+
+
 def broken(kind, source, target):
     table = pq.read_table(source)
     if kind == "no facts":
@@ -77,6 +89,11 @@ def broken(kind, source, target):
     elif kind == "no label":
         blank = pa.array([" "] * table.num_rows)
         table = table.set_column(table.schema.get_field_index("label"), "label", blank)
+    elif kind == "a segment in two classes":
+        other = pa.array(["class 3"])  # a class without any other row
+        rest = table.filter(pa.compute.not_equal(table["label"], "class 3"))
+        twin = rest.slice(0, 1).set_column(table.schema.get_field_index("label"), table.schema.field("label"), other)
+        table = pa.concat_tables([rest, twin])
     pq.write_table(table, target)
     data = target.read_bytes()
     if kind == "cut":
@@ -89,7 +106,10 @@ def broken(kind, source, target):
 
 @pytest.mark.parametrize(
     "kind",
-    ["no facts", "other facts", "no vectors", "no length", "no label", "cut", "no parquet", "absent"],
+    [
+        *("no facts", "other facts", "no vectors", "no length", "no label"),
+        *("a segment in two classes", "cut", "no parquet", "absent"),
+    ],
 )
 def test_other_files_are_refused_and_leave_nothing(worn, tmp_path, kind):
     export_parquet(worn, tmp_path / "worn.parquet")
