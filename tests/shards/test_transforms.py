@@ -1,5 +1,9 @@
 """Key transforms and the whole-number moments they are fitted on."""
 
+import hashlib
+import math
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +11,7 @@ from hypothesis import strategies as st
 
 from retclip.core.errors import DatabaseError
 from retclip.shards.moments import Moments
+from retclip.shards.search.index_files import fingerprint
 from retclip.shards.transforms import KINDS, fit, normalised
 
 
@@ -90,3 +95,32 @@ def test_normalised_leaves_zero_vectors_zero():
 def test_equal_vectors_have_no_direction(kind):
     vectors = np.repeat(unit(1, 6), 5, axis=0)
     assert (np.abs(fit(kind, Moments.of(vectors)).keys(vectors)) == 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fingerprint_is_what_the_format_page_says(kind):
+    """Written from docs/database-format.md, "Search index", number by number."""
+    dim = 5
+    moments = Moments.of(unit(60, dim))
+    mean = moments.mean().astype(np.float32).tolist()
+    data = kind.encode()
+    if kind == "none":
+        data += b"---"
+    elif kind == "centre":
+        data += struct.pack("<5d", *mean) + b"---"
+    elif kind == "standardise":
+        deviations = np.sqrt(np.diag(moments.covariance())).astype(np.float32).tolist()
+        data += struct.pack("<10d", *mean, *(1 / s for s in deviations)) + b"--"
+    else:
+        values, vectors = np.linalg.eigh(moments.covariance())
+        lengths = np.sqrt(values[::-1] + 1e-3 * values[::-1].mean())
+        rows = (vectors[:, ::-1] / lengths).T
+        exponents = [math.floor(math.log2(math.sqrt(sum(x * x for x in row)))) + 1 for row in rows.tolist()]
+        matrix = [[round(rows[j, i] * 2 ** (28 - exponents[j])) for j in range(dim)] for i in range(dim)]
+        offset = [
+            sum(round(mean[i] * 2**24) * matrix[i][j] for i in range(dim)) * 2.0 ** (exponents[j] - 52)
+            for j in range(dim)
+        ]
+        data += struct.pack("<5d", *offset) + b"-" + struct.pack("<25d", *(x for row in matrix for x in row))
+        data += struct.pack("<5d", *(2.0 ** (e - 52) for e in exponents))
+    assert fingerprint(fit(kind, moments)) == hashlib.sha256(data).hexdigest()
