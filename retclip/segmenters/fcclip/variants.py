@@ -118,12 +118,13 @@ VARIANTS: dict[str, Variant] = {
             64,
             EnsembleWeights(),
             HeadSizes(
-                width=96,
+                width=64,
                 queries=40,
+                heads=4,
                 encoder_layers=2,
-                encoder_feedforward=256,
+                encoder_feedforward=128,
                 decoder_layers=3,
-                decoder_feedforward=256,
+                decoder_feedforward=128,
             ),
         ),
     )
