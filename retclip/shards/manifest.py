@@ -116,7 +116,11 @@ class Manifest:
         return sum(count for count, _ in self.counts.values())
 
     def to_bytes(self) -> bytes:
-        """The bytes of the manifest file."""
+        """The bytes of the manifest file.
+
+        Raises:
+            DatabaseError: E322 when readers would refuse so many.
+        """
         body = canonical_json(
             {
                 "format": FORMAT,
@@ -135,7 +139,16 @@ class Manifest:
                 "models": [dict(model) for model in self.models],
             }
         )
-        return _PREFIX + body + _MIDDLE + hashlib.sha256(body).hexdigest().encode() + _SUFFIX
+        data = _PREFIX + body + _MIDDLE + hashlib.sha256(body).hexdigest().encode() + _SUFFIX
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise DatabaseError(
+                "E322",
+                f"Version {self.version} needs a manifest of {len(data):,} bytes, which nobody would open.",
+                why=f"It lists {len(list(self.classes)):,} classes in {len(self.shards):,} shards; the limit is "
+                f"{MAX_MANIFEST_BYTES:,} bytes. The last committed version is untouched.",
+                fix="Compact the database, or keep some classes in another one and search both: --db ONE,TWO",
+            )
+        return data
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from retclip.core.errors import DatabaseError
@@ -74,6 +75,27 @@ def test_names_that_could_leave_the_folder_are_refused(database, bad):
         ShardEntry.from_json({**entry, "files": {**entry["files"], "../x": entry["files"]["ids.u64"]}})
     with pytest.raises(ValueError, match="deletes id"):
         ShardEntry.from_json({**entry, "deletes": {"id": bad, "rows": 1, "bytes": 1, "sha256": ""}})
+
+
+def test_a_version_that_nobody_could_open_is_not_published(database, make, monkeypatch, tmp_path):
+    """Readers refuse a longer manifest, so a writer must, before it is there."""
+    before = {path: path.stat().st_size for path in database.path.rglob("*") if path.name != "LOCK"}
+    longest = max(len(manifest_path(database.path, version).read_bytes()) for version in (1, 2))
+    monkeypatch.setattr("retclip.shards.manifest.MAX_MANIFEST_BYTES", longest + 100)
+    transaction = database.write("change", "tests")
+    with pytest.raises(DatabaseError, match=r"E322(.|\n)*5 classes in 4 shards") as caught, transaction:  # noqa: PT012
+        transaction.add([make.segment(900, "class 1")], np.ones((1, 8), np.float32))
+        transaction.delete(source="beta")
+        transaction.commit("a note " * 50)
+    assert caught.value.fix
+    assert {path: path.stat().st_size for path in database.path.rglob("*") if path.name != "LOCK"} == before
+    assert Database.open(database.path).content_hash() == database.content_hash()
+    with pytest.raises(DatabaseError, match="E322"):
+        Database.create(tmp_path / "new.retdb", make.space(), {"long": "x" * (longest + 100)})
+    assert [path.name for path in tmp_path.iterdir()] == [database.path.name]
+    with database.write("change", "tests") as transaction:
+        transaction.set_transform("centre")
+        assert transaction.commit().version == 3
 
 
 def test_json_has_one_spelling():
