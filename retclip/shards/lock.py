@@ -1,7 +1,12 @@
-"""The writer's lock: a courtesy between writers. Correctness rests on link(), see durable.link_file."""
+"""The writer's lock: nobody writes without it, for a writer sweeps what it takes for the leftovers of dead ones.
+
+Should two writers meet all the same, on a network folder whose machines do not see each other's locks, link() decides
+which of them publishes, see durable.link_file.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +18,8 @@ from pathlib import Path
 
 from retclip.core.errors import DatabaseError
 from retclip.shards.durable import explained
+
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # what flock says where a file system has none
 
 
 def writer_lock(database: Path, operation: str) -> AbstractContextManager[None]:
@@ -30,20 +37,19 @@ def held_lock(path: Path, busy: str, operation: str) -> Iterator[None]:
         operation: what the holder does, for that message.
 
     Raises:
-        DatabaseError: E304 when another process holds it, naming process, host and time.
+        DatabaseError: E304 when another process holds it, naming process, host and time; E321 where nothing can be
+            locked.
     """
     with explained(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not try_lock(descriptor, path):
             raise DatabaseError(
                 "E304",
                 busy,
                 why=f"Holder: {_holder(descriptor)}.",
                 fix="Wait until that command has finished; readers are not affected.",
-            ) from error
+            )
         holder = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -57,6 +63,30 @@ def held_lock(path: Path, busy: str, operation: str) -> Iterator[None]:
     finally:
         with explained(path):
             os.close(descriptor)
+
+
+def try_lock(descriptor: int, path: Path) -> bool:
+    """Take the exclusive lock of an open file; False when somebody else has one.
+
+    Raises:
+        DatabaseError: E321 where the file system has no locks, E310 when the lock is refused for another reason.
+    """
+    with explained(path):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise DatabaseError(
+                "E321",
+                f"{path} cannot be locked, so nothing is written.",
+                why=f"The file system has no locks ({error.strerror}); without them two writers could lose each "
+                "other's files. Reading works.",
+                fix="Mount the folder with locks (NFS: without `nolock`), or move the database to a local disk.",
+            ) from error
+    return True
 
 
 def _holder(descriptor: int) -> str:

@@ -1,6 +1,7 @@
 """System calls that fail, clocks that jump and folders that vanish: a clear message, and every version whole."""
 
 import errno
+import fcntl
 import gc as garbage
 import hashlib
 import os
@@ -256,6 +257,44 @@ def test_a_folder_that_may_not_be_read_is_explained(database, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(DatabaseError, match=r"E320(.|\n)*Permission denied(.|\n)*permissions"):
         Database.open(database.path)
+
+
+# Locks.
+
+
+def without_locks(number):
+    """flock as on a file system that has none."""
+
+    def flock(descriptor, how):
+        raise OSError(number, os.strerror(number))
+
+    return flock
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_where_nothing_can_be_locked_nothing_is_written(worn, monkeypatch, operation, number):
+    def files():
+        """All but the lock files, which are made to be locked, and thumbnails, which can go at any time."""
+        found = (path for path in worn.parent.rglob("*") if path.is_file() and path.parent.name != "cache.lmdb")
+        return {path: path.read_bytes() for path in found if path.name != "LOCK"}
+
+    before = files()
+    monkeypatch.setattr(fcntl, "flock", without_locks(number))
+    with pytest.raises(DatabaseError, match=rf"E321(.|\n)*{os.strerror(number)}(.|\n)*fix: ") as caught:
+        OPERATIONS[operation](worn)
+    assert caught.value.exit_code == 5
+    assert files() == before
+    assert Database.open(worn).search(np.ones((1, 8), np.float32), 3).row.shape == (1, 3)  # readers do without
+
+
+def test_a_lock_that_fails_in_another_way_is_explained(worn, monkeypatch):
+    transaction = Database.open(worn).write("change", "tests")
+    monkeypatch.setattr(fcntl, "flock", without_locks(errno.EIO))
+    with pytest.raises(DatabaseError, match=r"E310(.|\n)*LOCK(.|\n)*Input/output error"), transaction:
+        pass
+    with pytest.raises(DatabaseError, match=r"E320(.|\n)*Input/output error"):
+        Database.open(worn)
 
 
 # Dead writers.
