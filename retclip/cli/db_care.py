@@ -16,6 +16,7 @@ from retclip.core.errors import DatabaseError, InputError
 
 if TYPE_CHECKING:
     from retclip.shards.differences import Difference
+    from retclip.shards.retention import Collected
 
 
 def register(app: typer.Typer) -> None:
@@ -78,19 +79,23 @@ def gc(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Remove old versions and the files that only they need; versions that somebody reads stay."""
+    """Remove old versions, the files that only they need, and what killed programs left; versions being read stay."""
     from retclip.shards.retention import collect
 
     path = newest_path(name)
     found = collect(path, keep, dry_run=True)
-    if found.versions and not dry_run:
-        confirm(yes, f"Remove {len(found.versions)} versions of '{name}' ({found.bytes:,} bytes) for good?")
+    if found.bytes and not dry_run:
+        confirm(yes, f"{name}: remove {_goes(found)} for good?")
         found = collect(path, keep)
-    word = "would remove" if dry_run else "removed"
-    text = f"{name}: {word} {len(found.versions)} versions, {found.bytes:,} bytes"
+    text = f"{name}: {'would remove' if dry_run else 'removed'} {_goes(found)}"
     if found.in_use:
         text += f"; versions {', '.join(map(str, found.in_use))} are being read and stay"
     Speech(json).data({"dry_run": dry_run, **asdict(found)}, text)
+
+
+def _goes(found: Collected) -> str:
+    left = f" and {len(found.leftovers)} leftovers of killed programs" if found.leftovers else ""
+    return f"{len(found.versions)} versions{left} ({found.bytes:,} bytes)"
 
 
 def copy(

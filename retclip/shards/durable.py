@@ -164,6 +164,12 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file, read in chunks."""
     with path.open("rb") as stream:

@@ -23,7 +23,7 @@ from retclip.shards.manifest import Manifest
 from retclip.shards.media import forget_thumbnails
 from retclip.shards.retention import remove_versions, whole_manifests
 from retclip.shards.shard_reader import ShardReader
-from retclip.shards.sweep import sweep
+from retclip.shards.sweep import sweep, unnamed
 from retclip.shards.traces import Traces
 
 
@@ -183,8 +183,10 @@ def _remove_versions(database: Path, found: Erased) -> tuple[int, ...]:
                 why="They hold what is to be erased, and a reader has them open.",
                 fix="Stop the programs that use the database, and run the command again: it goes on from here.",
             )
+        sweep(database)
         # The lock is ours, so what no version names belongs to nobody, however young it is.
-        sweep(database, orphan_age=0)
+        for path in unnamed(database, [m for m in manifests if m.version not in removed.versions], age=0):
+            durable.remove(path)
         # A removal that is not flushed can be undone by a power loss. Copies may lack `jobs`, as `sweep` says.
         for folder in (database / "shards", *database.glob("jobs"), *database.glob("jobs/*/")):
             durable.sync_folder(folder)

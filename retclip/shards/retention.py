@@ -1,14 +1,14 @@
-"""Gives the space of old versions back.
+"""Gives the space of old versions, and of what dead writers left, back.
 
 Manifests go first and are flushed before any file they name: a crash in between leaves files that no manifest names,
-which a later writer removes, and never a manifest whose files are gone.
+which the next collection removes, and never a manifest whose files are gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from retclip.core.errors import DatabaseError, require
@@ -16,20 +16,28 @@ from retclip.shards import durable
 from retclip.shards.leases import alone
 from retclip.shards.lock import writer_lock
 from retclip.shards.manifest import Manifest, manifest_path, read_manifest, versions
-from retclip.shards.sweep import named_files, sweep
+from retclip.shards.sweep import named_files, sweep, unnamed
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What was given back: versions, bytes of their files, and older versions that stayed because they are read."""
+    """What was given back.
+
+    Attributes:
+        versions: numbers of the removed versions.
+        bytes: of all files that went.
+        in_use: older versions that stayed because they are read.
+        leftovers: what dead writers had left, as paths inside the folder that holds the database.
+    """
 
     versions: tuple[int, ...]
     bytes: int
     in_use: tuple[int, ...]
+    leftovers: tuple[str, ...] = ()
 
 
 def collect(database: Path, keep: int, *, dry_run: bool = False) -> Collected:
-    """Remove all versions but the newest `keep`, and the files that only they name.
+    """Remove all versions but the newest `keep`, the files that only they name, and what dead writers left.
 
     Args:
         database: folder of the database.
@@ -45,7 +53,14 @@ def collect(database: Path, keep: int, *, dry_run: bool = False) -> Collected:
             stack.enter_context(writer_lock(database, "gc"))
             sweep(database)
         manifests = whole_manifests(database)
-        return remove_versions(database, manifests, [m.version for m in manifests[:-keep]], dry_run=dry_run)
+        left = unnamed(database, manifests)
+        size = sum(map(durable.size, left))
+        if not dry_run:
+            for path in left:
+                durable.remove(path)
+        removed = remove_versions(database, manifests, [m.version for m in manifests[:-keep]], dry_run=dry_run)
+    names = tuple(str(path.relative_to(database.parent)) for path in left)
+    return replace(removed, bytes=removed.bytes + size, leftovers=names)
 
 
 def whole_manifests(database: Path) -> list[Manifest]:

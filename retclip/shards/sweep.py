@@ -1,4 +1,4 @@
-"""Removes what dead writers left behind; only for the holder of the lock."""
+"""Finds what dead writers left behind."""
 
 from __future__ import annotations
 
@@ -6,36 +6,34 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from retclip.core.errors import DatabaseError
 from retclip.shards import durable
-from retclip.shards.manifest import Manifest, read_manifest, versions
+from retclip.shards.manifest import Manifest
 
-ORPHAN_AGE_SECONDS = 3600  # a crash between naming a shard and linking the manifest leaves it unnamed
+ORPHAN_AGE_SECONDS = 3600  # on a network folder whose machines do not see each other's locks a writer may be at work
 
 
-def sweep(database: Path, orphan_age: float = ORPHAN_AGE_SECONDS) -> None:
-    """Remove staging names, and shards and bitmaps older than `orphan_age` seconds that no manifest names."""
+def sweep(database: Path) -> None:
+    """Remove staging names; only for the holder of the lock. Every write begins so, and no manifest is read for it."""
     durable.sweep_staging(database)
     for folder in ("manifests", "shards", "deletes"):
         # Some copies (git, archives) drop empty folders.
         if not (database / folder).is_dir():
             durable.make_folder(database / folder)
         durable.sweep_staging(database / folder)
-    limit = time.time() - orphan_age
-    old = [
+
+
+def unnamed(database: Path, manifests: Iterable[Manifest], age: float = ORPHAN_AGE_SECONDS) -> list[Path]:
+    """Shards and bitmaps older than `age` seconds that none of all manifests names.
+
+    A writer that dies between naming them and linking its manifest leaves them. They cost nothing but room.
+    """
+    named, limit = named_files(manifests), time.time() - age
+    return [
         path
         for folder in ("shards", "deletes")
-        for path in (database / folder).iterdir()
-        if path.stat().st_mtime <= limit
+        for path in sorted((database / folder).glob("[!.]*"))
+        if f"{folder}/{path.name}" not in named and path.stat().st_mtime <= limit
     ]
-    if not old:
-        return
-    named = _named(database)
-    if named is None:
-        return
-    for path in old:
-        if str(path.relative_to(database)) not in named:
-            durable.remove(path)
 
 
 def named_files(manifests: Iterable[Manifest]) -> dict[str, int]:
@@ -47,13 +45,3 @@ def named_files(manifests: Iterable[Manifest]) -> dict[str, int]:
             if entry.deletes is not None:
                 files[f"deletes/{entry.deletes.id}.roaring"] = entry.deletes.file.bytes
     return files
-
-
-def _named(database: Path) -> dict[str, int] | None:
-    """What any version names; None when a manifest is damaged, for its shards may still be rescued."""
-    try:
-        return named_files([read_manifest(database, version) for version in versions(database)])
-    except DatabaseError as error:
-        if error.code != "E303":
-            raise
-        return None

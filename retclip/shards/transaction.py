@@ -65,7 +65,7 @@ class Transaction:
         self._open = False
         with self._stack:
             self._staging.discard()
-            # When the number is taken, whether by us or another, a later writer's sweep decides what is unnamed.
+            # When the number is taken, whether by us or another, a later collection decides what is unnamed.
             if not manifest_path(self._path, self._next).exists():
                 self._forget()
         del self._base  # with its lease, which would keep the version from being removed
@@ -173,8 +173,7 @@ class Transaction:
     def declare(self, label: str, aliases: Iterable[str]) -> None:
         """Give class `label` further names by which it is found.
 
-        Only segments make a class: nothing happens when there is none, for instance because all that were offered
-        under `label` are stored under another one already.
+        Only segments make a class: without one, because all were stored under another label before, nothing happens.
         """
         self._check_open()
         if self._classes.knows(label):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,21 @@ def test_gc_asks_and_keeps_what_it_says(home: Path, run: Run) -> None:
     assert [entry["version"] for entry in run("db", "log", "pets", "--json").json] == [4, 5]
     assert run("db", "info", "pets@2", "--json").error["code"] == "E306"
     assert run("db", "gc", "pets@4", "--json").error["code"] == "E120"
+
+
+def test_gc_asks_before_it_removes_what_a_killed_program_left(home: Path, run: Run) -> None:
+    """There are no old versions to remove, and still something to do."""
+    left = path_of(home) / "shards" / ("e" * 32)
+    left.mkdir()
+    (left / "vectors.f16").write_bytes(b"x" * 2345)
+    os.utime(left, (0, 0))
+    assert (
+        "would remove 0 versions and 1 leftovers of killed programs (2,345 bytes)"
+        in run("db", "gc", "pets", "--dry-run").out
+    )
+    assert left.exists()
+    assert run("db", "gc", "pets", "--yes", "--json").json["leftovers"] == [f"pets.retdb/shards/{'e' * 32}"]
+    assert not left.exists()
 
 
 def test_copy_and_merge_make_new_databases(home: Path, run: Run) -> None:

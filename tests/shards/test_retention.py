@@ -188,6 +188,25 @@ def test_young_files_that_no_version_names_are_spared(history):
     assert young.exists()
 
 
+def test_old_files_that_no_version_names_go(history):
+    """A writer that was killed between naming its shards and its manifest left them."""
+    shard, bitmap = history / "shards" / ("e" * 32), history / "deletes" / f"{'e' * 32}.roaring"
+    shard.mkdir()
+    (shard / "vectors.f16").write_bytes(b"x" * 1000)
+    bitmap.write_bytes(b"y" * 100)
+    for path in (shard, bitmap):
+        os.utime(path, (0, 0))
+    wanted = files_on_disk(history) - {str(path.relative_to(history)) for path in (shard, bitmap)}
+    contents = {version: Database.open(history, version).content_hash() for version in versions(history)}
+    told = collect(history, 50, dry_run=True)
+    assert shard.exists()
+    assert collect(history, 50) == told
+    assert (told.versions, told.bytes) == ((), 1100)
+    assert told.leftovers == (f"d.retdb/shards/{'e' * 32}", f"d.retdb/deletes/{'e' * 32}.roaring")
+    assert files_on_disk(history) == wanted
+    assert {version: Database.open(history, version).content_hash() for version in versions(history)} == contents
+
+
 def test_undo_of_a_collected_version_says_so(history):
     collect(history, 1)
     with pytest.raises(DatabaseError, match=r"E306(.|\n)*version 6"):
