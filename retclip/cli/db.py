@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,6 +79,7 @@ def info(name: NameArgument, json: JsonOption = False) -> None:
         ("thinnest classes", ", ".join(f"{item.name} {item.count}" for item in thin) or "-"),
         ("dead rows", f"{facts['dead_rows']:,}" + (f" (retclip db compact {name})" if facts["worn_shards"] else "")),
         ("interrupted builds", ", ".join(facts["unfinished"]) or "none"),
+        ("unfinished copies", _abandoned(facts["abandoned"], name)),
     ]
     Speech(json).data(facts, make_table(("", ""), rows))
 
@@ -87,6 +88,7 @@ def _facts(database: Database) -> dict[str, Any]:
     from retclip.shards import unfinished_jobs
     from retclip.shards.compaction import worn
     from retclip.shards.database import SHARD_ROWS
+    from retclip.shards.sweep import abandoned
 
     jobs = [name for name, _ in unfinished_jobs(database.path)]
     return {
@@ -107,8 +109,14 @@ def _facts(database: Database) -> dict[str, Any]:
         "dead_rows": sum(entry.rows for entry in database.manifest.shards) - len(database),
         "worn_shards": len(worn(database.snapshot, SHARD_ROWS)),
         "unfinished": jobs,
+        "abandoned": [str(path) for path in abandoned(database.path.parent)],
         "history": [asdict(entry) for entry in database.history()],
     }
+
+
+def _abandoned(paths: Sequence[str], name: str) -> str:
+    """What killed programs left beside the database."""
+    return f"{len(paths)} beside it, of killed programs (retclip db gc {name})" if paths else "none"
 
 
 def _network(model: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from retclip.shards.classes import StoredClass
 from retclip.shards.creation import refuse_existing
 from retclip.shards.database import Database
 from retclip.shards.media import write_thumbnails
+from retclip.shards.sweep import remove_abandoned
 from retclip.shards.transaction import Transaction
 
 if TYPE_CHECKING:  # needs Arrow
@@ -145,6 +146,7 @@ def new_database(target: Path, like: Database | Facts) -> Iterator[Database]:
     """A database beside `target` with the settings of another one; it takes the name when the block ends well."""
     target = target.absolute()
     refuse_existing(target)
+    remove_abandoned(target.parent)
     staged = target.with_name(durable.STAGING_PREFIX + durable.new_id())
     try:
         yield Database.create(staged, like.space, like.preset, like.transform)

@@ -15,6 +15,7 @@ from retclip.shards.copying import new_database
 from retclip.shards.creation import refuse_existing
 from retclip.shards.database import Database
 from retclip.shards.portable import Facts
+from retclip.shards.sweep import remove_abandoned
 from retclip.shards.transaction import Transaction
 
 _BATCH_ROWS = 4096
@@ -33,6 +34,7 @@ def export_parquet(database: Database, target: Path) -> int:
     """
     refuse_existing(target)
     facts = portable.facts_of(database)
+    remove_abandoned(target.parent)
     staged = target.with_name(durable.STAGING_PREFIX + durable.new_id())
     try:
         with durable.explained(target):

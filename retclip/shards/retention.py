@@ -16,7 +16,7 @@ from retclip.shards import durable
 from retclip.shards.leases import alone
 from retclip.shards.lock import writer_lock
 from retclip.shards.manifest import Manifest, manifest_path, read_manifest, versions
-from retclip.shards.sweep import named_files, sweep, unnamed
+from retclip.shards.sweep import abandoned, named_files, sweep, unnamed
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Collected:
         versions: numbers of the removed versions.
         bytes: of all files that went.
         in_use: older versions that stayed because they are read.
-        leftovers: what dead writers had left, as paths inside the folder that holds the database.
+        leftovers: what killed programs had left in the database and beside it, as paths inside the folder of both.
     """
 
     versions: tuple[int, ...]
@@ -37,7 +37,7 @@ class Collected:
 
 
 def collect(database: Path, keep: int, *, dry_run: bool = False) -> Collected:
-    """Remove all versions but the newest `keep`, the files that only they name, and what dead writers left.
+    """Remove all versions but the newest `keep`, the files that only they name, and what killed programs left.
 
     Args:
         database: folder of the database.
@@ -53,7 +53,7 @@ def collect(database: Path, keep: int, *, dry_run: bool = False) -> Collected:
             stack.enter_context(writer_lock(database, "gc"))
             sweep(database)
         manifests = whole_manifests(database)
-        left = unnamed(database, manifests)
+        left = [*unnamed(database, manifests), *abandoned(database.parent)]
         size = sum(map(durable.size, left))
         if not dry_run:
             for path in left:

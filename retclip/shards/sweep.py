@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from retclip.shards import durable
+from retclip.shards.lock import try_lock
 from retclip.shards.manifest import Manifest
 
+_STAGED = re.compile(re.escape(durable.STAGING_PREFIX) + "[0-9a-f]{32}")
 ORPHAN_AGE_SECONDS = 3600  # on a network folder whose machines do not see each other's locks a writer may be at work
 
 
@@ -34,6 +39,43 @@ def unnamed(database: Path, manifests: Iterable[Manifest], age: float = ORPHAN_A
         for path in sorted((database / folder).glob("[!.]*"))
         if f"{folder}/{path.name}" not in named and path.stat().st_mtime <= limit
     ]
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """Staged databases and exports of this user in a folder, whose makers were killed.
+
+    Nothing was written there for an hour, and nobody has the lock.
+
+    Raises:
+        DatabaseError: E321 where the file system has no locks.
+    """
+    limit = time.time() - ORPHAN_AGE_SECONDS
+    found = []
+    for path in sorted(folder.glob(durable.STAGING_PREFIX + "*")):
+        # Whose maker gives it its name just now is gone from here, and alive.
+        with suppress(FileNotFoundError):
+            ours = _STAGED.fullmatch(path.name) is not None and path.lstat().st_uid == os.geteuid()
+            if ours and not path.is_symlink() and _last_write(path) <= limit and not _is_locked(path / "LOCK"):
+                found.append(path)
+    return found
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed programs left in a folder: who makes something there again begins with it."""
+    for path in abandoned(folder):
+        durable.remove(path)
+
+
+def _last_write(path: Path) -> float:
+    """Newest modification time of a file, or of a folder and what stands in it, in seconds of the system's clock."""
+    return max(each.stat().st_mtime for each in (path, *path.glob("*")))
+
+
+def _is_locked(lock: Path) -> bool:
+    if not lock.is_file():
+        return False
+    with lock.open("rb+") as stream:
+        return not try_lock(stream.fileno(), lock)
 
 
 def named_files(manifests: Iterable[Manifest]) -> dict[str, int]:

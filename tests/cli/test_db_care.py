@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,18 @@ def test_gc_asks_before_it_removes_what_a_killed_program_left(home: Path, run: R
     )
     assert left.exists()
     assert run("db", "gc", "pets", "--yes", "--json").json["leftovers"] == [f"pets.retdb/shards/{'e' * 32}"]
+    assert not left.exists()
+
+
+def test_info_tells_of_unfinished_copies_and_gc_removes_them(home: Path, run: Run) -> None:
+    assert run("db", "info", "pets", "--json").json["abandoned"] == []
+    left = home / "db" / f".staging-{'a' * 32}"
+    shutil.copytree(path_of(home), left)
+    for path in (*left.rglob("*"), left):
+        os.utime(path, (0, 0))
+    assert run("db", "info", "pets", "--json").json["abandoned"] == [str(left)]
+    assert "1 beside it, of killed programs (retclip db gc pets)" in run("db", "info", "pets").out
+    assert run("db", "gc", "pets", "--yes", "--json").json["leftovers"] == [left.name]
     assert not left.exists()
 
 
