@@ -17,6 +17,7 @@ from retclip.cli import (
     db_exchange,
     db_health,
     db_index,
+    demo,
     doctor,
     evaluate,
     index,
@@ -38,8 +39,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Open-vocabulary panoptic segmentation taught by adding examples, not by training.",
-    epilog="First steps: [bold]retclip doctor[/], then [bold]retclip index build --help[/].",
+    epilog="First steps: [bold]retclip demo[/], then [bold]retclip doctor[/] and [bold]retclip index build --help[/].",
 )
+app.command("demo", epilog=demo.EPILOG)(demo.demo)
 app.add_typer(index.app, name="index")
 db_edit.register(db.app)
 db_care.register(db.app)
