@@ -32,17 +32,17 @@ class Step:
 
     def run(self, *words: str | Path, takes_long: bool = False) -> Any:
         """Show and run one command of this program; returns its data. Those that take long show how far they are."""
-        self.type("retclip", *words)
+        self.typed("retclip", *words)
         quiet = [] if takes_long and not self.speech.quiet else ["--quiet"]
         return json.loads(_output([*map(str, words), "--json", *quiet]))
 
     def show(self, *words: str | Path) -> None:
         """Show and run one command, and tell what it prints for people."""
-        self.type("retclip", *words)
+        self.typed("retclip", *words)
         self.remark(_output([*map(str, words), "--quiet"]).rstrip())
 
-    def type(self, *words: str | Path) -> None:
-        """Show a command that is typed."""
+    def typed(self, *words: str | Path) -> None:
+        """Show a command."""
         self.commands.append(shlex.join(map(str, words)))
         self.speech.note(f"   $ {self.commands[-1]}")
 
@@ -70,14 +70,14 @@ class Telling:
 
 
 def _output(words: list[str]) -> str:
-    """What a command of this program prints on stdout; its errors pass."""
+    """What a command of this program prints on stdout; its errors pass, and so does Ctrl-C."""
     from typer.main import get_command
 
     from retclip.cli.main import app
 
-    printed = io.StringIO()
-    with redirect_stdout(printed):
-        get_command(app).main(words, prog_name="retclip", standalone_mode=False)
+    command, printed = get_command(app), io.StringIO()
+    with redirect_stdout(printed), command.make_context("retclip", words) as context:
+        command.invoke(context)
     return printed.getvalue()
 
 

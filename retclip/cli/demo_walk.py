@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ class Walk:
         self._shown: list[KnownObject] = []
         self._lessons: dict[str, list[KnownObject]] = {}
         self._namings: dict[Phase, tuple[Naming, ...]] = {}
-        speech.note(f"$ export RETCLIP_HOME={out / 'home'} RETCLIP_OFFLINE=1")
+        speech.note(f"$ export RETCLIP_HOME={shlex.quote(str(out / 'home'))} RETCLIP_OFFLINE=1")
 
     def go(self) -> None:
         """Every step in its order."""
@@ -95,7 +96,8 @@ class Walk:
             counts = []
             for label, absent in ((plan.taught, plan.other), (plan.other, plan.taught)):
                 known, exemplars = objects_of(test, label), objects_of(train, label, without=absent)
-                assert min(len(known), len(exemplars) - plan.exemplars + 1) > 0, f"seed {plan.seed}: too few {label}"
+                assert known, f"seed {plan.seed} shows no {label}"
+                assert len(exemplars) >= plan.exemplars, f"seed {plan.seed} shows too few of {label}"
                 self._shown += known[: plan.shown]
                 self._lessons[label] = exemplars[: plan.exemplars]
                 counts.append(f"{len(known)} show a {label}")
@@ -160,7 +162,7 @@ class Walk:
         with self._telling.step(f"Teach {other}, with the photo where it belongs") as step:
             for known in rest:
                 file_exemplar(known, right)
-            step.type("mv", *move_exemplar(misfiled.photo.stem, wrong, right), right)
+            step.typed("mv", *move_exemplar(misfiled.photo.stem, wrong, right), right)
             self._teach(step, other, "taught")
 
     def _teach(self, step: Step, label: str, phase: Phase) -> None:
@@ -227,11 +229,12 @@ def _told(naming: Naming) -> str:
 
 def _advice(out: Path) -> tuple[tuple[str, str], ...]:
     """Commands and what they are for."""
+    home = shlex.quote(str(out / "home"))
     return (
         (
-            f"export RETCLIP_HOME={out / 'home'}\nretclip db log {DATABASE}\nretclip db health {DATABASE}\n"
-            f"retclip db diff {DATABASE}@2 {DATABASE}",
-            "Look around in the demo's database: its versions, labels that neighbours contradict, what changed.",
+            f"export RETCLIP_HOME={home}\nretclip db log {DATABASE}\nretclip db diff {DATABASE}@2 {DATABASE}\n"
+            f"retclip db health {DATABASE}",
+            "Look around in the demo's database: its versions, what changed, labels that neighbours contradict.",
         ),
         (
             "retclip doctor\nretclip models list\nretclip models fetch balanced --dir models",

@@ -184,6 +184,17 @@ def test_an_error_of_a_step_is_the_demos_own_and_it_can_start_again(
     assert again.error["code"] == "E140"
 
 
+def test_ctrl_c_in_a_step_stops_the_demo(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("retclip.corpora.playground.export.write_coco", interrupted)
+    home = os.environ["RETCLIP_HOME"]
+    assert run("demo", "--out", tmp_path / "stage").code == 130
+    assert os.environ["RETCLIP_HOME"] == home
+    assert not (tmp_path / "stage" / "report.html").exists()
+
+
 def naming(truth: str, label: str) -> Naming:
     return Naming("000001", truth, label, 0.5, "CLIP", ())
 
