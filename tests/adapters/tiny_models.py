@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,18 +17,7 @@ from transformers import (
     SwinConfig,
 )
 
-# Ids that Grounding DINO knows by number.
-_FIXED = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1010: ",", 1012: ".", 1029: "?"}
-_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
-
-
-def write_vocabulary(path: Path, words: Iterable[str]) -> int:
-    """A word-piece vocabulary with whole `words` and all letters, ends of phrases numbered as in BERT's; its length."""
-    lines = [_FIXED.get(index, f"[unused{index}]") for index in range(1030)]
-    lines += [*_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
-    lines += [word for word in dict.fromkeys(words) if word not in lines]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return len(lines)
+from retclip.training.word_pieces import write_word_pieces
 
 
 def write_tiny_grounding_dino(
@@ -44,7 +33,7 @@ def write_tiny_grounding_dino(
         model_type: `grounding-dino` or `mm-grounding-dino`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    size = write_vocabulary(folder / "vocab.txt", words)
+    size = write_word_pieces(folder / "vocab.txt", words)
     mm = model_type == "mm-grounding-dino"
     config = (MMGroundingDinoConfig if mm else GroundingDinoConfig)(**tiny_sizes(size))
     with torch.random.fork_rng():

@@ -13,7 +13,8 @@ from retclip.adapters.grounding_dino import count_prompts, load_grounding_dino
 from retclip.core.errors import ModelError
 from retclip.core.weights import read_weights
 from retclip.presets.networks import DetectorSettings
-from tests.adapters.tiny_models import write_tiny_grounding_dino, write_vocabulary
+from retclip.training.word_pieces import write_word_pieces
+from tests.adapters.tiny_models import write_tiny_grounding_dino
 
 CPU = torch.device("cpu")
 SETTINGS = DetectorSettings("grounding_dino")
@@ -149,7 +150,7 @@ def test_another_tokenizer_is_refused(folder: Path):
     lines = (folder / "vocab.txt").read_text().splitlines()
     (folder / "vocab.txt").write_text("\n".join(lines[:1000] + lines[1001:]))
     assert code_of(folder) == "E212"
-    write_vocabulary(folder / "vocab.txt", [f"word{index}" for index in range(100)])
+    write_word_pieces(folder / "vocab.txt", [f"word{index}" for index in range(100)])
     assert code_of(folder) == "E212"
 
 

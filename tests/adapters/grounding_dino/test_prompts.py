@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from transformers import BertTokenizer
 
 from retclip.adapters.grounding_dino.prompts import Span, TokenSpans, compose_prompts, sanitised
+from retclip.training.word_pieces import write_word_pieces
 from tests.absence import absent
-from tests.adapters.tiny_models import write_vocabulary
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> BertTokenizer:
     folder = tmp_path_factory.mktemp("vocabulary")
-    write_vocabulary(folder / "vocab.txt", ["cat", "dog", "traffic", "light"])
+    write_word_pieces(folder / "vocab.txt", ["cat", "dog", "traffic", "light"])
     return BertTokenizer.from_pretrained(folder)
 
 
