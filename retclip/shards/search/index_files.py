@@ -38,6 +38,10 @@ class ShardIndex:
     centres: npt.NDArray[np.float32]
 
 
+class IndexGone(Exception):
+    """The index of a shard was removed, or built again for other statistics, since a search was planned with it."""
+
+
 def require_faiss() -> None:
     """Raise E312 where FAISS is not installed."""
     if importlib.util.find_spec("faiss") is None:
@@ -80,27 +84,39 @@ def write_index(reader: ShardReader, transform: KeyTransform) -> None:
 
 
 def read_index(reader: ShardReader, transform: KeyTransform) -> ShardIndex:
-    """The index of a shard; `has_index` was true.
+    """The index of a shard, whole, while others may replace it.
 
     Raises:
+        IndexGone: there is none for this transform (any more).
         DatabaseError: E311 when it is damaged. ResourceError: E312 without FAISS.
     """
     require_faiss()
+    note = _note(reader)
+    while note is not None and note["transform"] == fingerprint(transform):
+        found = _load(reader, note)
+        # A writer takes the note away before it touches the index: what was read belongs to a note that is still there.
+        before, note = note, _note(reader)
+        if note == before:
+            if isinstance(found, ShardIndex):
+                return found
+            raise _damaged(reader, found)
+    raise IndexGone(reader.entry.id)
+
+
+def _load(reader: ShardReader, note: dict[str, Any]) -> ShardIndex | str:
+    """The index that a note tells of, or in what they differ."""
     import faiss
 
-    note, path = _note(reader), reader.folder / INDEX_FILE
-    if note is None or note["transform"] != fingerprint(transform):
-        raise _damaged(reader, "It vanished, or is of another key transform.")
+    path = reader.folder / INDEX_FILE
     try:
-        sound = path.stat().st_size == note["bytes"] and durable.file_sha256(path) == note["sha256"]
-    except OSError as error:
-        raise _damaged(reader, str(error)) from error
-    if not sound:
-        raise _damaged(reader, f"Its size or SHA-256 is not what {NOTE_FILE} says.")
-    index: Any = faiss.read_index(str(path))
+        if path.stat().st_size != note["bytes"] or durable.file_sha256(path) != note["sha256"]:
+            return f"Its size or SHA-256 is not what {NOTE_FILE} says."
+        index: Any = faiss.read_index(str(path))
+    except (OSError, RuntimeError) as error:
+        return str(error)
     classes = np.array(note["classes"], np.int32)
     if index.ntotal != reader.rows or index.nlist != len(classes):
-        raise _damaged(reader, f"It has {index.ntotal} rows in {index.nlist} lists.")
+        return f"It has {index.ntotal} rows in {index.nlist} lists."
     return ShardIndex(index, classes, index.quantizer.reconstruct_n(0, index.nlist))
 
 
@@ -130,7 +146,8 @@ def _damaged(reader: ShardReader, why: str) -> DatabaseError:
         "E311",
         f"The search index of shard {reader.entry.id} is damaged.",
         why=f"{why} The vectors themselves are not concerned.",
-        fix=f"Remove {INDEX_FILE} and {NOTE_FILE} from {reader.folder}, or build the index again.",
+        fix=f"Remove {INDEX_FILE} and {NOTE_FILE} from {reader.folder}: searches do without. To build it again: "
+        f"retclip db index {reader.folder.parent.parent.stem}",
     )
 
 

@@ -11,6 +11,7 @@ from retclip.core.errors import require
 from retclip.core.segments import Neighbors
 from retclip.shards.moments import Moments
 from retclip.shards.search.backend import Backend
+from retclip.shards.search.index_files import IndexGone
 from retclip.shards.search.machine import cache_limit, machine
 from retclip.shards.search.planner import GPU_SHARE, BackendName, Plan, Work, choose
 from retclip.shards.search.request import Request
@@ -72,7 +73,10 @@ class Searcher:
     def search(
         self, queries: npt.NDArray[np.floating], request: Request, backend: BackendName | None = None
     ) -> Neighbors:
-        """Nearest live rows of (M, D) queries; see `Database.search`. `backend` overrules the plan."""
+        """Nearest live rows of (M, D) queries; see `Database.search`.
+
+        `backend` overrules the plan; where another program removed the indexes meanwhile, the search goes on without.
+        """
         request.check()
         asked = self._keys_of_queries(queries, request)
         if backend is None:
@@ -82,7 +86,11 @@ class Searcher:
                 backend = self.plan(len(asked), request).backend
         finder = self._backend(backend)
         blocks = [asked[start : start + QUERY_BLOCK] for start in range(0, max(len(asked), 1), QUERY_BLOCK)]
-        parts = [self._search_block(block, request, finder) for block in blocks]
+        try:
+            parts = [self._search_block(block, request, finder) for block in blocks]
+        except IndexGone:
+            self._indexed = dict.fromkeys(self._indexed, False)
+            return self.search(queries, request)
         return Neighbors(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Neighbors)))
 
     def _search_block(self, asked: npt.NDArray[np.float64], request: Request, finder: Backend) -> Neighbors:

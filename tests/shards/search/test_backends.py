@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from retclip.core.errors import DatabaseError
 from retclip.core.segments import Neighbors
+from retclip.shards import durable
 from retclip.shards.search import Request, Searcher, planner, write_indexes
 from retclip.shards.search.faiss_scan import FaissScan
 from retclip.shards.search.kernels import CPU_KERNELS, float16_kernel
@@ -164,6 +165,56 @@ def test_an_index_that_finds_too_little_is_not_used(indexed, monkeypatch):
     assert searcher.plan(40, request).backend == "cpu"
     assert "below" in searcher.plan(40, request).reason
     same_bits(answer, searcher.search(queries, request, "cpu"))
+
+
+def index_newer_version(database, make):
+    """What another program does: a version of other statistics, and `db index`, which replaces every index."""
+    with database.write("add", "tests") as transaction:
+        transaction.add([make.segment(9_001, "class 1")], np.eye(16, dtype=np.float32)[:1])
+        newer = transaction.commit()
+    assert write_indexes(newer, "centre") == 3
+
+
+def remove_indexes(database, make):
+    for shard in database.snapshot.shards:
+        (shard.reader.folder / "index.json").unlink()
+        (shard.reader.folder / "index.faiss").unlink()
+
+
+@pytest.mark.parametrize("change", [index_newer_version, remove_indexes])
+@pytest.mark.parametrize("moment", ["before the note is read", "after"])
+def test_a_reader_whose_index_is_replaced_goes_on_without(indexed, make, monkeypatch, change, moment):
+    monkeypatch.setattr(planner, "_IVF_WORK", 1)
+    searcher = Searcher(indexed.snapshot)
+    queries = np.random.default_rng(4).normal(size=(40, 16)).astype(np.float32)
+    request = Request(10, (1, 3), None, "centre")
+    assert searcher.plan(40, request).backend == "ivf"
+    if moment != "after":
+        change(indexed, make)
+    else:
+        real = durable.file_sha256
+
+        def overtaken(path):
+            monkeypatch.setattr(durable, "file_sha256", real)
+            change(indexed, make)
+            return real(path)
+
+        monkeypatch.setattr(durable, "file_sha256", overtaken)
+    found = searcher.search(queries, request)
+    assert durable.file_sha256.__name__ == "file_sha256"
+    same_bits(found, searcher.search(queries, request, "cpu"))
+    assert (searcher.plan(40, request).backend, searcher.plan(40, request).exact) == ("cpu", True)
+
+
+def test_an_index_in_memory_serves_until_its_reader_ends(indexed, make, monkeypatch):
+    monkeypatch.setattr(planner, "_IVF_WORK", 1)
+    searcher = Searcher(indexed.snapshot)
+    queries = np.random.default_rng(4).normal(size=(40, 16)).astype(np.float32)
+    request = Request(10, (1, 3), None, "centre")
+    before = searcher.search(queries, request)
+    index_newer_version(indexed, make)
+    same_bits(searcher.search(queries, request), before)
+    assert searcher.plan(40, request).backend == "ivf"
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone", "note", "shape"])
