@@ -26,8 +26,9 @@ from retclip.core.panoptic import ids_to_rgb
 from retclip.corpora.playground import SceneSettings
 from retclip.corpora.playground.export import write_coco
 from retclip.evaluation.datasets import open_evaluation_set
-from retclip.reports.demo_page import Naming
+from retclip.reports.demo_page import Exemplar, Naming
 from retclip.segmenters.fcclip.variants import build_fcclip
+from retclip.shards import open_database
 from tests.adapters.tiny_models import write_tiny_grounding_dino
 from tests.adapters.tiny_sam import write_tiny_sam
 
@@ -151,6 +152,35 @@ def test_untrained_networks_do_not_come_out_well(told: Path) -> None:
     assert page.count(">no<") == list(held.values()).count(False)
     assert "http:" not in page
     assert "https:" not in page
+
+
+def test_the_blamed_exemplar_is_deleted_and_taught_where_it_belongs(
+    tmp_path: Path, untrained: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "stage"
+
+    def as_trained(known: KnownObject, results: Path) -> Naming:
+        """What good networks say: an object is called as the stored exemplar that shows its class is filed."""
+        photo = objects_of(open_evaluation_set("playground", out / "scenes", "train"), "key", "mushroom")[0].photo.name
+        database = open_database("playground")
+        lesson = [s for _, _, s in database.iter_segments() if s.source == "folder"]
+        own = [s for s in lesson if (s.image_id.endswith(photo)) == (known.label == "key")]
+        exemplars = tuple(Exemplar(s.segment_id, s.label, f"folder/{s.image_id}", 0.1) for s in own)
+        return Naming(known.photo.stem, known.label, own[0].label if own else "", 0.5, "retrieval", exemplars)
+
+    monkeypatch.setattr(demo_walk, "name_of", as_trained)
+    outcome = run("demo", "--out", out, "--preset", untrained, "--json")
+    assert outcome.code == 0, outcome.err
+    assert all(entry["holds"] for entry in outcome.json["expectations"]), outcome.json["expectations"]
+    monkeypatch.setenv("RETCLIP_HOME", str(out / "home"))
+    steps = [step for step in outcome.json["steps"] if "pq" in step]
+    operations = [entry["operation"] for entry in run("db", "log", "playground", "--json").json]
+    assert operations[-3:] == ["add-classes", "delete", "add-classes"]
+    deleted = (out / "misfiled.txt").read_text().strip()
+    spoiled, taught = (step["objects"][1]["exemplars"][0] for step in (steps[1], steps[3]))
+    assert [spoiled["segment_id"], taught["segment_id"]] == [deleted, deleted]
+    assert [spoiled["label"], taught["label"]] == ["mushroom", "key"]
+    assert (spoiled["origin"].split("/")[1], taught["origin"].split("/")[1]) == ("mushroom", "key")
 
 
 def test_a_folder_of_the_users_own_is_left_alone(tmp_path: Path, run: Run) -> None:
