@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Pattern = Literal["plain", "striped", "dotted", "checked"]
+Tone = Literal["vivid", "dark", "pale", "grey"]
 Place = Literal["above", "below"]
 
 
@@ -19,8 +20,9 @@ class SceneClass:
         seen: whether annotations of it may train a segmentation head; databases and captions know all classes.
         outline: of a thing, a name in `outlines`; empty for stuff.
         pattern: of a thing.
-        hues: of a thing, a range on the colour circle 0..1; (0, 1) is any colour.
-        grey: a thing without colour.
+        hue: of a thing, the middle of its hues on the colour circle 0..1; a picture has it within `HUE_SPREAD`.
+        tone: of a thing, how saturated and light it is.
+        second: the other colour of a pattern, white or black of the same hue.
         surface: of stuff, a name in `surfaces`.
         place: of stuff, above or below the horizon.
     """
@@ -31,8 +33,9 @@ class SceneClass:
     seen: bool
     outline: str = ""
     pattern: Pattern = "plain"
-    hues: tuple[float, float] = (0.0, 1.0)
-    grey: bool = False
+    hue: float = 0.0
+    tone: Tone = "vivid"
+    second: Literal["light", "dark"] = "light"
     surface: str = ""
     place: Place = "below"
 
@@ -42,59 +45,61 @@ class SceneClass:
         return (self.name, *self.aliases)
 
 
-RED, ORANGE, YELLOW, GREEN, BLUE = (-0.03, 0.03), (0.05, 0.1), (0.13, 0.17), (0.28, 0.4), (0.56, 0.66)
-ANY = (0.0, 1.0)
+HUE_SPREAD = 0.03
+RED, RUST, ORANGE, GOLD, YELLOW, LIME, GREEN = 0.0, 0.03, 0.07, 0.13, 0.16, 0.22, 0.33
+TEAL, CYAN, AZURE, BLUE, VIOLET, PURPLE, MAGENTA, PINK = 0.46, 0.51, 0.56, 0.62, 0.7, 0.77, 0.84, 0.92
 
 
 def _thing(
     name: str,
     outline: str,
-    pattern: Pattern = "plain",
-    hues: tuple[float, float] = ANY,
+    hue: float,
     *aliases: str,
+    pattern: Pattern = "plain",
+    tone: Tone = "vivid",
+    second: Literal["light", "dark"] = "light",
     seen: bool = True,
-    grey: bool = False,
 ) -> SceneClass:
-    return SceneClass(name, aliases, True, seen, outline, pattern, hues, grey)
+    return SceneClass(name, aliases, True, seen, outline, pattern, hue, tone, second)
 
 
 def _stuff(name: str, surface: str, place: Place, *aliases: str, seen: bool = True) -> SceneClass:
     return SceneClass(name, aliases, False, seen, surface=surface, place=place)
 
 
-# Several classes share an outline and differ in pattern or colour, so neither alone tells a class.
+# Classes share outlines, patterns and hues with others, so none of the three alone tells a class.
 CLASSES: tuple[SceneClass, ...] = (
-    _thing("red star", "star", "plain", RED),
-    _thing("blue star", "star", "plain", BLUE),
-    _thing("striped fish", "fish", "striped"),
-    _thing("ring", "ring", "plain", ANY, "hoop"),
-    _thing("checked box", "square", "checked", ANY, "chequered box"),
-    _thing("dotted ball", "disc", "dotted", ANY, "spotted ball"),
-    _thing("heart", "heart", "plain", RED),
-    _thing("arrow", "arrow"),
-    _thing("gear", "gear", "plain", ANY, "cog", grey=True),
-    _thing("striped hexagon", "hexagon", "striped"),
-    _thing("green leaf", "leaf", "plain", GREEN),
-    _thing("flower", "flower", "plain", ANY, "blossom"),
-    _thing("lightning bolt", "bolt", "plain", YELLOW, "lightning"),
-    _thing("bottle", "bottle", "plain", GREEN),
-    _thing("house", "house", "checked", ANY, "hut"),
-    _thing("pine tree", "pine", "plain", GREEN, "fir"),
-    _thing("boat", "boat", "striped", ANY, "sailing boat"),
-    _thing("moon", "crescent", "plain", YELLOW, "crescent"),
-    _thing("cross", "cross"),
-    _thing("hourglass", "hourglass"),
-    _thing("green star", "star", "plain", GREEN, seen=False),
-    _thing("spotted fish", "fish", "dotted", ANY, "dotted fish", seen=False),
-    _thing("striped ball", "disc", "striped", seen=False),
-    _thing("plain box", "square", "plain", ANY, "cube", seen=False),
-    _thing("mushroom", "mushroom", "dotted", RED, "toadstool", seen=False),
-    _thing("drop", "drop", "plain", BLUE, "droplet", seen=False),
-    _thing("triangle", "triangle", seen=False),
-    _thing("autumn leaf", "leaf", "plain", ORANGE, seen=False),
-    _thing("key", "key", "plain", YELLOW, seen=False),
-    _thing("kite", "kite", "checked", seen=False),
-    _thing("crown", "crown", "plain", YELLOW, seen=False),
+    _thing("red star", "star", RED),
+    _thing("blue star", "star", BLUE),
+    _thing("striped fish", "fish", ORANGE, pattern="striped"),
+    _thing("ring", "ring", MAGENTA, "hoop"),
+    _thing("checked box", "square", BLUE, "chequered box", pattern="checked", second="dark"),
+    _thing("dotted ball", "disc", GREEN, "spotted ball", pattern="dotted"),
+    _thing("heart", "heart", PINK),
+    _thing("arrow", "arrow", ORANGE),
+    _thing("gear", "gear", BLUE, "cog", tone="grey"),
+    _thing("striped hexagon", "hexagon", PURPLE, pattern="striped"),
+    _thing("green leaf", "leaf", LIME),
+    _thing("flower", "flower", PURPLE, "blossom"),
+    _thing("lightning bolt", "bolt", YELLOW, "lightning"),
+    _thing("bottle", "bottle", TEAL),
+    _thing("house", "house", RUST, "hut", pattern="checked", second="dark"),
+    _thing("pine tree", "pine", GREEN, "fir", tone="dark"),
+    _thing("boat", "boat", AZURE, "sailing boat", pattern="striped"),
+    _thing("moon", "crescent", GOLD, "crescent", tone="pale"),
+    _thing("cross", "cross", CYAN),
+    _thing("hourglass", "hourglass", VIOLET),
+    _thing("green star", "star", GREEN, seen=False),
+    _thing("spotted fish", "fish", BLUE, "dotted fish", pattern="dotted", seen=False),
+    _thing("striped ball", "disc", RED, pattern="striped", seen=False),
+    _thing("brown box", "square", ORANGE, "crate", tone="dark", seen=False),
+    _thing("mushroom", "mushroom", RED, "toadstool", pattern="dotted", seen=False),
+    _thing("drop", "drop", AZURE, "droplet", tone="pale", seen=False),
+    _thing("triangle", "triangle", MAGENTA, tone="dark", seen=False),
+    _thing("autumn leaf", "leaf", RUST, seen=False),
+    _thing("key", "key", GOLD, tone="dark", seen=False),
+    _thing("kite", "kite", YELLOW, pattern="checked", second="dark", seen=False),
+    _thing("crown", "crown", GOLD, seen=False),
     _stuff("blue sky", "sky", "above", "sky"),
     _stuff("night sky", "night", "above", "starry sky"),
     _stuff("brick wall", "bricks", "above", "bricks"),

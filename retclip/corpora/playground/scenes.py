@@ -171,7 +171,7 @@ class _Canvas:
 
     def finished(self) -> Scene:
         """The photograph of the drawing, segments numbered without gaps."""
-        present = np.unique(self.ids)
+        present = np.unique(self.ids[self.ids > 0])
         numbers = np.zeros(len(self.classes) + 1, np.int32)
         numbers[present] = np.arange(1, len(present) + 1)
         ids = numbers[self.ids]
@@ -189,7 +189,7 @@ class _Turn:
 
     @classmethod
     def drawn(cls, outline: Outline, size: float, random: np.random.Generator) -> _Turn:
-        angle = random.normal(0, 0.15) if outline.upright else random.uniform(0, 2 * np.pi)
+        angle = random.normal(0, 0.12 if outline.upright else 0.45)
         stretch = random.uniform(0.8, 1.25) ** 0.5
         mirror = -1.0 if random.random() < 0.5 else 1.0
         return cls((mirror * size / 2 * stretch, size / 2 / stretch), float(angle))

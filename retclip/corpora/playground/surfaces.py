@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from retclip.corpora.playground.classes import Pattern, SceneClass
+from retclip.corpora.playground.classes import HUE_SPREAD, Pattern, SceneClass, Tone
 from retclip.corpora.playground.looks import Colours, Look
 
 Field = npt.NDArray[np.float32]
@@ -160,6 +160,15 @@ SURFACES: dict[str, Callable[[Size, Look, np.random.Generator], Colours]] = {
 }
 
 
+# Least and greatest saturation and value.
+_TONES: dict[Tone, tuple[tuple[float, float], tuple[float, float]]] = {
+    "vivid": ((0.7, 0.72), (0.95, 0.95)),
+    "dark": ((0.7, 0.32), (0.95, 0.48)),
+    "pale": ((0.28, 0.85), (0.45, 0.98)),
+    "grey": ((0.03, 0.5), (0.1, 0.75)),
+}
+
+
 def painted(thing: SceneClass, local: Colours, size: float, look: Look, random: np.random.Generator) -> Colours:
     """Colours of a thing.
 
@@ -173,13 +182,11 @@ def painted(thing: SceneClass, local: Colours, size: float, look: Look, random: 
     Returns:
         (h, w, 3) RGB in 0..1.
     """
-    hue = random.uniform(*thing.hues)
-    saturation = 0.06 if thing.grey else random.uniform(0.65, 0.95)
-    value = random.uniform(0.55, 0.75) if thing.grey else random.uniform(0.65, 0.95)
+    low, high = _TONES[thing.tone]
+    hue = thing.hue + random.uniform(-HUE_SPREAD, HUE_SPREAD)
+    saturation, value = random.uniform(low[0], high[0]), random.uniform(low[1], high[1])
     main = look.colour(hue, saturation, value)
-    second = look.colour(hue + random.uniform(-0.06, 0.06), saturation * 0.25, min(1.0, value * 1.25))
-    if random.random() < 0.3:
-        second = look.colour(hue, saturation, value * 0.35)
+    second = look.colour(hue, saturation * 0.12, 0.98) if thing.second == "light" else look.colour(hue, 0.6, 0.12)
     share = _pattern(thing.pattern, local, size, look.texture, random)
     relief = (-0.12 * (local[..., 0] + local[..., 1])).astype(np.float32)
     return _shaded(np.asarray(_blend(main, second, share)), relief, 1.0)
