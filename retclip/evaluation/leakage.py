@@ -72,13 +72,14 @@ class LeakGuard:
         Args:
             name: of the picture, for the message.
             sha256: of its file.
-            keys: (N, D) unit vectors of its segments.
+            keys: (N, D) unit vectors of its segments; zeros where a proposal showed no cell of the feature map.
 
         Raw vectors are compared: a key transform stretches small differences. Proposals should follow the rule of the
         stored segments (annotated masks against annotated masks); others can miss a leak, not invent one.
         """
         if sha256 in self._digests:
             return Leak(name, sha256[:12], "same bytes", 1.0)
+        keys = keys[keys.any(axis=1)]
         if not len(keys):
             return None
         found = self._database.search(keys, 1, transform="none")

@@ -51,6 +51,14 @@ def test_a_copy_in_another_format_and_size_is_a_leak(guard):
     assert (found.stored, found.reason, found.share) == ("0001", "near-duplicate features", 1.0)
 
 
+def test_a_proposal_without_a_cell_on_the_feature_map_tells_nothing(guard):
+    leaks, corpus = guard
+    keys = keys_of(np.asarray(Image.open(corpus.paths[1]).convert("RGB")), 3)
+    found = leaks.check("copy.jpg", "0" * 64, np.concatenate([keys, np.zeros_like(keys[:1])]))
+    assert (found.stored, found.share) == ("0001", 1.0)
+    assert leaks.check("empty.jpg", "1" * 64, np.zeros_like(keys)) is None
+
+
 def test_another_picture_of_the_same_things_is_none(guard):
     leaks, _ = guard
     generator = torch.Generator().manual_seed(0)
