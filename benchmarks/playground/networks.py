@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from benchmarks.playground.measure import observations
-from benchmarks.playground.trials import ProposalKind
+from benchmarks.playground.trials import NEAREST, ProposalKind
 from benchmarks.playground.world import GROUPS, IS_THING, VOCABULARY, DatabaseName, World
 from retclip.adapters.model_files import obtain_models
 from retclip.assembly import load_model, make_encoder
@@ -22,14 +23,16 @@ from retclip.core.files import write_json
 from retclip.core.images import Picture, read_picture
 from retclip.core.masks import MaskSet
 from retclip.core.rle import mask_box
+from retclip.corpora.playground.export import SPLITS
+from retclip.corpora.playground.products import compose_product
 from retclip.corpora.playground.scenes import Domain
-from retclip.evaluation.oracles import TrueMasks, overlaps, present_columns
+from retclip.evaluation.oracles import overlaps
 from retclip.evaluation.truth import EvaluationSet, TruthMap
 from retclip.ports.detection import Detections, Detector
 from retclip.ports.encoders import TextEncoder, embed_regions
 from retclip.ports.masking import BoxMasker
 from retclip.query.matching import match_labels
-from retclip.query.question import hits_of
+from retclip.query.question import find_neighbors, hits_of
 from retclip.query.similarity import TextSimilarity
 from retclip.shards import Database
 
@@ -144,29 +147,39 @@ def _count_clip(world: World, tallies: Tallies) -> None:
     """Of a picture's P classes, how many are its best P when asked whole; of its masks, how many are named right."""
     encoder = make_encoder(world.preset, "cpu")
     text = TextSimilarity(cast(TextEncoder, encoder))
-    domains: dict[Domain, str] = {"web": "captioned pictures", "a": "domain A"}
+    for name, pixels, masks, columns in _asked_of_clip(world):
+        regions = torch.from_numpy(np.concatenate([np.ones_like(masks[:1]), masks]))
+        keys = embed_regions(encoder, encoder.encode_images([pixels])[0], regions)
+        scores = text.scores(keys, VOCABULARY)
+        present = sorted(set(columns))
+        best = scores[0].topk(len(present)).indices.tolist()
+        tallies.add(f"CLIP: whole {name}", [column in best for column in present], present)
+        right = scores[1:].argmax(dim=1).numpy() == np.array(columns)
+        tallies.add(f"CLIP: masks of {name}", right, columns)
+
+
+def _asked_of_clip(world: World) -> Iterator[tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.bool_], list[int]]]:
+    """Kind of picture, pixels (H, W, 3), masks (S, H, W) and their columns: what CLIP was trained on, then domain A."""
+    for number in range(world.pictures):
+        scene = compose_product(SPLITS["val"] + number, world.seed)
+        masks = np.stack([scene.ids == place for place in range(1, len(scene.classes) + 1)])
+        yield "product pictures", scene.pixels, masks, list(scene.classes)
+    domains: dict[Domain, str] = {"web": "captioned scenes", "a": "scenes of domain A"}
     for domain, name in domains.items():
-        dataset = world.pictures_of(domain)
-        proposer = TrueMasks(dataset)
-        for _, picture, truth, columns in annotated(dataset):
-            features = encoder.encode_images([picture.pixels])[0]
-            masks = proposer.propose([picture], VOCABULARY)[0].masks.masks
-            regions = torch.cat([torch.ones(1, *picture.size, dtype=torch.bool), masks])
-            scores = text.scores(embed_regions(encoder, features, regions), VOCABULARY)
-            present = sorted(present_columns(truth))
-            best = scores[0].topk(len(present)).indices.tolist()
-            tallies.add(f"CLIP: whole pictures, {name}", [column in best for column in present], present)
-            right = scores[1:].argmax(dim=1).numpy() == np.array(columns)
-            tallies.add(f"CLIP: masks, {name}", right, columns)
+        for _, picture, truth, columns in annotated(world.pictures_of(domain)):
+            yield name, picture.pixels, np.stack([truth.ids == segment.id for segment in truth.segments]), columns
 
 
 def _count_neighbors(world: World, tallies: Tallies) -> None:
+    """How often the nearest stored mask has the class of an annotated one."""
     store, dataset = observations(world, "given"), world.pictures_of("a")
+    preset = replace(world.preset, retrieval=replace(NEAREST, k=1))
     names: tuple[DatabaseName, ...] = ("a", "b")
     for name in names:
         database = Database.open(world.database_path(name))
         labels = match_labels(VOCABULARY, database.classes)
         for image_id, _, _, columns in annotated(dataset):
-            _, keys = store.load_keys(image_id)
-            nearest = hits_of(database.search(keys, 1), labels, torch.device("cpu")).column[:, 0].numpy()
-            tallies.add(f"nearest stored mask, domain {name.upper()}: masks", nearest == np.array(columns), columns)
+            keys = torch.from_numpy(store.load_keys(image_id)[1])
+            nearest = hits_of(find_neighbors(database, labels, keys, preset), labels, keys.device).column[:, 0]
+            right = nearest.numpy() == np.array(columns)
+            tallies.add(f"nearest stored mask, domain {name.upper()}: masks of scenes of domain A", right, columns)
