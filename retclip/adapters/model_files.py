@@ -1,7 +1,7 @@
 """The one resolver of weights: which file or folder on this machine holds a network that a preset needs.
 
-Looks at the path that the preset names, then into `RETCLIP_MODELS_DIR`, then into the hub's cache; `obtain_models` also
-downloads. Imports no model library: a missing, half copied or wrong file is named before any network is built.
+Looks into the package, at the path that the preset names, then into `RETCLIP_MODELS_DIR`, then into the hub's cache;
+`obtain_models` also downloads. Imports no model library: a missing, half copied or wrong file is named before any network is built.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ from retclip.presets import Preset, available_presets
 from retclip.presets.model_cards import NeededModel, Role, models_of
 
 MODELS_DIR = "RETCLIP_MODELS_DIR"
-Origin = Literal["given", "models-dir", "cache"]
+Origin = Literal["package", "given", "models-dir", "cache"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Found:
     Attributes:
         path: what its adapter takes: a folder, or the weights file itself.
         weights: the weights file.
-        origin: the preset's own path, `RETCLIP_MODELS_DIR`, or the hub's cache.
+        origin: the package itself, the preset's own path, `RETCLIP_MODELS_DIR`, or the hub's cache.
     """
 
     needed: NeededModel
@@ -146,6 +147,9 @@ def _places(needed: NeededModel) -> Iterator[tuple[Path, Origin]]:
     if not needed.from_hub:
         # os.path: Path.expanduser raises for a user that this machine does not have, as presets of others name them.
         given = Path(os.path.expanduser(needed.given))  # noqa: PTH111
+        # First, or a folder of that name where the user stands would take the place of what ships.
+        if not given.is_absolute() and ".." not in given.parts:
+            yield Path(str(files("retclip.presets"))) / given, "package"
         yield from _with_converted(given, "given")
         if folder:
             yield from _with_converted(Path(folder) / given, "models-dir")
