@@ -27,7 +27,7 @@ class Plan:
 
     Attributes:
         taught: class that is taught first; other: one whose photo is misfiled among its exemplars.
-        seed: of the scenes; chosen so that the test scenes show both classes a few times.
+        seed: of the scenes, by what the test scenes show (scripts/choose_demo_scenes.py).
         train, test: scenes of the database, and scenes that are segmented.
         exemplars: photos of a class that teach it.
         shown: test scenes of each class that are looked at closely.
@@ -35,7 +35,7 @@ class Plan:
 
     taught: str = "mushroom"
     other: str = "key"
-    seed: int = 19
+    seed: int = 1
     train: int = 100
     test: int = 24
     exemplars: int = 3
