@@ -1,7 +1,8 @@
 """The one resolver of weights: which file or folder on this machine holds a network that a preset needs.
 
 Looks into the package, at the path that the preset names, then into `RETCLIP_MODELS_DIR`, then into the hub's cache;
-`obtain_models` also downloads. Imports no model library: a missing, half copied or wrong file is named before any network is built.
+`obtain_models` also downloads. Imports no model library: a missing, half copied or wrong file is named before any
+network is built.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ MOST_BYTES = 15_000_000
 
 
 def test_the_suite_is_small() -> None:
-    weights = [path for path in Path(str(files("retclip.presets"))).rglob("*.safetensors")]
+    weights = list(Path(str(files("retclip.presets"))).rglob("*.safetensors"))
     assert len(weights) == 3
     assert sum(path.stat().st_size for path in weights) <= MOST_BYTES
 
