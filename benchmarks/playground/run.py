@@ -13,29 +13,25 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.playground.claims import CLAIMS, judge
-from benchmarks.playground.intervals import Figure, over_seeds, paired_difference, quality_of
-from benchmarks.playground.measure import METRICS, Outcome, measure, observe, outcome_path
-from benchmarks.playground.networks import Shares, network_figures
-from benchmarks.playground.tables import markdown, plain
-from benchmarks.playground.trials import REFERENCES, TABLES, Trial, all_trials
-from benchmarks.playground.world import GROUPS, HALVES, World, run_identity
+from benchmarks.playground.measure import Outcome, measure, observe, outcome_path
+from benchmarks.playground.networks import network_figures
+from benchmarks.playground.summary import summary
+from benchmarks.playground.tables import markdown
+from benchmarks.playground.trials import all_trials
+from benchmarks.playground.world import World, run_identity
 from retclip import __version__
 from retclip.core.files import prepare_folder, write_bytes, write_json
-from retclip.evaluation.class_groups import harmonic_mean
 from retclip.presets import load_preset
 
 Task = tuple[str, Callable[..., Any], tuple[Any, ...]]
-Outcomes = Mapping[Trial, Sequence[Outcome]]
 
 
 def main() -> None:
@@ -113,65 +109,6 @@ def carry_out(pool: ProcessPoolExecutor, tasks: Sequence[Task], start: float) ->
 def tell(text: str, start: float) -> None:
     """One line of progress."""
     print(f"{time.monotonic() - start:6.0f} s  {text}", file=sys.stderr, flush=True)
-
-
-def summary(outcomes: Outcomes, networks: Sequence[Shares]) -> dict[str, Any]:
-    """Tables, network figures and verdicts as plain JSON."""
-    counts = {trial: [outcome.counts for outcome in found] for trial, found in outcomes.items()}
-    verdicts = [judge(claim, counts) for claim in CLAIMS]
-    tables: dict[str, dict[str, Any]] = {}
-    for table, rows in TABLES.items():
-        reference = outcomes[rows[REFERENCES[table]]]
-        tables[table] = {label: _row(trial, outcomes[trial], reference) for label, trial in rows.items()}
-    return {
-        "tables": tables,
-        "networks": _joined(networks),
-        "claims": [
-            {**asdict(verdict.claim), "holds": verdict.holds, "difference": _document(verdict.difference)}
-            for verdict in verdicts
-        ],
-    }
-
-
-def _row(trial: Trial, found: Sequence[Outcome], reference: Sequence[Outcome]) -> dict[str, Any]:
-    figures = {
-        metric: {group: _over([outcome.figures[metric][group] for outcome in found]) for group in GROUPS}
-        for metric in METRICS
-    }
-    halves = {name: [quality_of(o.counts, chosen) for o in found] for name, chosen in HALVES.items()}
-    halves["harmonic"] = [harmonic_mean(*pair) for pair in zip(*halves.values(), strict=True)]
-    own, others = ([outcome.counts for outcome in row] for row in (found, reference))
-    differences = {name: paired_difference(own, others, chosen) for name, chosen in (GROUPS | HALVES).items()}
-    return {
-        **trial.described(),
-        "figures": figures,
-        "pq_of_halves": {name: _over(values) for name, values in halves.items()},
-        "label_accuracy": _over([outcome.label_accuracy for outcome in found]),
-        "pq_difference": {name: _document(difference) for name, difference in differences.items()},
-    }
-
-
-def _over(values: Sequence[float | None]) -> dict[str, Any]:
-    """A figure over seeds; seeds in which nothing could be averaged do not count."""
-    known = [value for value in values if value is not None]
-    return _document(over_seeds(known)) if known else {"mean": None, "low": None, "high": None, "seeds": []}
-
-
-def _document(figure: Figure) -> dict[str, Any]:
-    bounds = {name: plain(getattr(figure, name)) for name in ("mean", "low", "high")}
-    return {**bounds, "seeds": [plain(value) for value in figure.seeds]}
-
-
-def _joined(networks: Sequence[Shares]) -> dict[str, dict[str, Any]]:
-    """Row -> group -> figure over the seeds that have it."""
-    rows = dict.fromkeys(row for shares in networks for row in shares)
-    return {
-        row: {
-            group: _over([shares[row][group] for shares in networks if group in shares.get(row, {})])
-            for group in dict.fromkeys(group for shares in networks for group in shares.get(row, {}))
-        }
-        for row in rows
-    }
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ from PIL import Image
 
 from benchmarks.playground.intervals import quality_of
 from benchmarks.playground.measure import Outcome, measure, observe, outcome_path
-from benchmarks.playground.trials import IN_DOMAIN, SCORE_ROWS, Trial
+from benchmarks.playground.trials import DETECTED, IN_DOMAIN, Trial
 from benchmarks.playground.world import GROUPS, World, run_identity
 from retclip.core.files import write_json
 from retclip.presets import Preset, load_preset
 
 SEED, SCENES, PICTURES = 1000, 40, 16
-ROWS: dict[str, Trial] = {"FC-CLIP and database": IN_DOMAIN, "Grounding DINO, SAM and database": SCORE_ROWS["both"]}
+ROWS: dict[str, Trial] = {"FC-CLIP and database": IN_DOMAIN, "Grounding DINO, SAM and database": DETECTED}
 REPEATS = 8
 
 Figures = dict[str, dict[str, float]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,8 +15,9 @@ TITLES = {
     "scores": "2. No training: Grounding DINO and SAM propose",
     "proposals": "3. Where the masks come from (no training, both scores, database of domain A)",
     "sweep": "4. Alpha, beta, gamma (FC-CLIP's proposals, database of domain A)",
-    "options": "5. Beyond the paper: every class is stored (FC-CLIP's proposals, database of domain A)",
-    "absent": "6. Beyond the paper: half of the classes are not stored",
+    "chosen": "5. Alpha, beta and gamma chosen on the other seeds (FC-CLIP's proposals)",
+    "options": "6. Beyond the paper: every class is stored (FC-CLIP's proposals, database of domain A)",
+    "absent": "7. Beyond the paper: half of the classes are not stored",
 }
 _METRICS = {"pq": "PQ", "map": "mAP", "miou": "mIoU"}
 _SHARES = ("all", "things", "stuff", "seen", "unseen")
@@ -39,7 +39,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     for name, title in TITLES.items():
         layout = _HALVES if name == "absent" else _SCORES
         lines += [f"## {title}", "", *layout.table(results["tables"][name], REFERENCES[name]), ""]
-    lines += ["## 7. The networks one by one", "", *_networks(results["networks"]), ""]
+    lines += ["## 8. The networks one by one", "", *_networks(results["networks"]), ""]
     lines += ["## Does the paper's order hold here?", "", *_verdicts(results["claims"])]
     return "\n".join(lines) + "\n"
 
@@ -114,8 +114,3 @@ def figure(value: Mapping[str, float | None], *, with_interval: bool, signed: bo
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table of cells."""
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
-
-
-def plain(value: float) -> float | None:
-    """A figure for JSON, which has no word for NaN."""
-    return None if math.isnan(value) else round(value, 4)

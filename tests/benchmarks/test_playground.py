@@ -20,9 +20,19 @@ from benchmarks.playground.claims import CLAIMS, judge
 from benchmarks.playground.intervals import over_seeds, paired_difference, quality_of
 from benchmarks.playground.measure import Outcome, measure, observe, outcome_path
 from benchmarks.playground.networks import Tallies, match_boxes, overlap_table
-from benchmarks.playground.run import stages, summary
+from benchmarks.playground.run import stages
+from benchmarks.playground.summary import summary, trials_of
 from benchmarks.playground.tables import TITLES, markdown
-from benchmarks.playground.trials import BASELINE, IN_DOMAIN, REFERENCES, SWEEP_ROWS, TABLES, all_trials
+from benchmarks.playground.trials import (
+    BASELINE,
+    IN_DOMAIN,
+    REFERENCES,
+    SWEEP_ROWS,
+    TABLES,
+    Choice,
+    all_trials,
+    candidates_of,
+)
 from benchmarks.playground.world import GROUPS, IS_THING, SEEN, STORED, VOCABULARY, World, run_identity
 from retclip.cli.main import main
 from retclip.core.masks import MaskSet
@@ -92,11 +102,13 @@ def test_every_table_names_rows_that_exist() -> None:
     assert set(TABLES) == set(REFERENCES) == set(TITLES)
     assert all(REFERENCES[table] in rows for table, rows in TABLES.items())
     for claim in CLAIMS:
-        assert claim.trials[0] != claim.trials[1]
+        rows = TABLES[claim.table]
+        assert rows[claim.better] != rows[claim.worse]
         assert claim.group in GROUPS
     trials = all_trials()
     assert len({trial.key for trial in trials}) == len(trials)
-    assert all(trial in trials for rows in TABLES.values() for trial in rows.values())
+    rows = [row for table in TABLES.values() for row in table.values()]
+    assert all(trial in trials for row in rows for trial in candidates_of(row))
 
 
 def test_the_sweep_is_that_of_the_papers_page() -> None:
@@ -149,12 +161,28 @@ def test_a_claim_holds_only_where_its_whole_interval_does() -> None:
     mixed = right.copy()
     mixed[::2] = wrong[::2]
     claim = CLAIMS[0]
-    better, worse = claim.trials
-    assert judge(claim, {better: [right], worse: [wrong]}).holds == "yes"
-    assert judge(claim, {better: [wrong], worse: [right]}).holds == "no"
-    assert judge(claim, {better: [right], worse: [right]}).holds == "undecided"
-    assert judge(replace(claim, margin=101.0), {better: [right], worse: [mixed]}).holds == "no"
-    assert judge(replace(claim, margin=50.0), {better: [right], worse: [mixed]}).holds == "undecided"
+
+    def holds(better: Any, worse: Any, margin: float = 0.0) -> str:
+        counts = {claim.table: {claim.better: [better], claim.worse: [worse]}}
+        return judge(replace(claim, margin=margin), counts).holds
+
+    assert holds(right, wrong) == "yes"
+    assert holds(wrong, right) == "no"
+    assert holds(right, right) == "undecided"
+    assert holds(right, mixed, 101.0) == "no"
+    assert holds(right, mixed, 50.0) == "undecided"
+
+
+def test_a_choice_never_looks_at_its_own_seed() -> None:
+    good, bad = np.zeros((2, 4, CLASSES)), np.zeros((2, 4, CLASSES))
+    good[:, :2], bad[:, 2:] = 1.0, 1.0
+    first, second = BASELINE, IN_DOMAIN
+    seeds = {first: [good, bad, bad], second: [bad, good, good]}
+    outcomes = {trial: [Outcome({}, None, counts) for counts in found] for trial, found in seeds.items()}
+    assert trials_of(Choice((first, second)), outcomes) == [second, first, first]
+    assert trials_of(first, outcomes) == [first] * 3
+    alone = {trial: found[1:2] for trial, found in outcomes.items()}
+    assert trials_of(Choice((first, second)), alone) == [first]
 
 
 def test_worlds_differ_by_seed_and_are_made_once(world: World, tmp_path: Path) -> None:
