@@ -19,8 +19,10 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 from transformers import SamConfig, SamImageProcessor, SamModel
 
+from retclip.adapters.transformers_network import load_network
 from retclip.core.errors import InputError
 from retclip.core.vocabulary import Vocabulary
+from retclip.core.weights import read_weights
 from retclip.training.augmentation import PADDING_COLOUR, JitterSettings
 from retclip.training.coco_panoptic import Folders, read_annotations
 from retclip.training.optimiser import Schedule, build_optimiser, step
@@ -28,6 +30,7 @@ from retclip.training.prompts import PromptedPicture, PromptedStream, PromptSett
 from retclip.training.state import RunState, append_log, read_own_state, write_state
 
 STATE_FILE, LOG_FILE, EXPORT_FOLDER = "state.pt", "log.jsonl", "export"
+WEIGHTS_FILE = "model.safetensors"  # of the export, by the library's own name
 # Padding becomes zero, as in the picture that the trained network will be given.
 _MEAN, _STD = float(PADDING_COLOUR), 64.0
 _FOCAL_WEIGHT = 20.0
@@ -44,6 +47,7 @@ class MaskerTraining:
         output: folder for the run's state, log and `export/`. A run found there is resumed.
         network: sizes; the side of its input is the jitter's.
         schedule, jitter, prompts: the recipe.
+        start: folder that an earlier run exported, to go on with its network; None starts from scratch.
         seed: of initial weights, order, augmentation and prompts.
         save_every, log_every: iterations.
     """
@@ -55,6 +59,7 @@ class MaskerTraining:
     schedule: Schedule
     jitter: JitterSettings
     prompts: PromptSettings = field(default_factory=PromptSettings)
+    start: Path | None = None
     seed: int = 0
     save_every: int = 500
     log_every: int = 20
@@ -62,7 +67,7 @@ class MaskerTraining:
     def identity(self) -> dict[str, Any]:
         """What must agree for a run to be resumed."""
         recipe = {name: asdict(getattr(self, name)) for name in ("schedule", "jitter", "prompts")}
-        parts = {"network": self.network.to_dict(), "seed": self.seed, **recipe}
+        parts = {"network": self.network.to_dict(), "start": str(self.start), "seed": self.seed, **recipe}
         return {name: json.dumps(part, sort_keys=True) for name, part in parts.items()}
 
 
@@ -109,7 +114,7 @@ def train_masker(settings: MaskerTraining) -> Path:
     Raises:
         InputError: E171..E174 bad annotations, E175 another run's state in the folder, E178 a damaged state, E176
             pictures without a segment.
-        ModelError: E210 a loss that is not finite.
+        ModelError: E201, E202, E204, E207 a `start` that is no such network; E210 a loss that is not finite.
     """
     pictures = [picture for folders in settings.data for picture in read_annotations(folders, settings.vocabulary)]
     shown = [picture for picture in pictures if picture.columns]
@@ -139,7 +144,7 @@ class _Run:
     def __init__(self, settings: MaskerTraining) -> None:
         self.settings, self.iteration = settings, 0
         torch.manual_seed(settings.seed)
-        self.model = _initialised(settings.network)
+        self.model = (_initialised if settings.start is None else _loaded)(settings)
         self.optimiser = build_optimiser(self.model, settings.schedule)
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
 
@@ -206,16 +211,29 @@ class _Run:
         return folder
 
 
-def _initialised(config: SamConfig) -> SamModel:
+def _initialised(settings: MaskerTraining) -> SamModel:
     """A network to be trained from scratch.
 
     The library only expects to load SAM: its vision tower starts at 1e-10 and its frequencies at hidden_size / 2.
     These are the layers' own defaults and frequencies of deviation 1, as in the original.
     """
-    model = SamModel(config).train()
+    model = SamModel(settings.network)
     for module in model.modules():
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
-    frequencies = model.shared_image_embedding.positional_embedding
-    torch.nn.init.normal_(frequencies).requires_grad_(False)
+    torch.nn.init.normal_(model.shared_image_embedding.positional_embedding)
+    return _trainable(model)
+
+
+def _loaded(settings: MaskerTraining) -> SamModel:
+    """The network of an earlier run."""
+    assert settings.start is not None
+    path = settings.start / WEIGHTS_FILE
+    return _trainable(load_network(SamModel, settings.network, read_weights(path), path, "the network to go on with"))
+
+
+def _trainable(model: SamModel) -> SamModel:
+    """In training mode; the frequencies of coordinates stay as they were drawn, as in the original."""
+    model.train().requires_grad_(True)
+    model.shared_image_embedding.positional_embedding.requires_grad_(False)
     return model

@@ -45,7 +45,7 @@ def network() -> SamConfig:
     return SamConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
 
 
-def recipe(data: Path, out: Path, iterations: int) -> MaskerTraining:
+def recipe(data: Path, out: Path, iterations: int, start: Path | None) -> MaskerTraining:
     """About half an hour of one core for 7,000 iterations; small batches learn most per second."""
     return MaskerTraining(
         data=tuple(Folders.of_coco(data / look, "train") for look in LOOKS),
@@ -56,6 +56,7 @@ def recipe(data: Path, out: Path, iterations: int) -> MaskerTraining:
             iterations=iterations, batch_size=2, learning_rate=1e-3, decay="cosine", warmup=200, clip=1.0
         ),
         jitter=JitterSettings(size=SIDE, smallest=0.75, largest=1.25),
+        start=start,
     )
 
 
@@ -65,10 +66,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets a and b")
     parser.add_argument("--out", type=Path, required=True, help="folder for state, log and export/")
     parser.add_argument("--iterations", type=int, default=7000)
+    parser.add_argument("--start", type=Path, help="export/ of an earlier run, to go on from a new warm-up")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(train_masker(recipe(arguments.data, arguments.out, arguments.iterations)))
+    print(train_masker(recipe(arguments.data, arguments.out, arguments.iterations, arguments.start)))
 
 
 if __name__ == "__main__":

@@ -124,6 +124,19 @@ def test_a_resumed_run_is_bit_exact(run, monkeypatch, tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_run_can_go_on_from_the_network_of_another(run, tmp_path):
+    first = train_masker(run)
+    still = replace(run.schedule, iterations=1, learning_rate=0.0)
+    second = replace(run, output=tmp_path / "second", start=first, schedule=still)
+    before, after = (load_file(folder / "model.safetensors") for folder in (first, train_masker(second)))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    (first / "model.safetensors").unlink()
+    with pytest.raises(ModelError) as raised:
+        train_masker(replace(second, output=tmp_path / "third"))
+    assert raised.value.code == "E201"
+
+
 def test_another_runs_state_is_refused(run):
     train_masker(run)
     with pytest.raises(InputError, match="another run") as raised:
@@ -135,7 +148,7 @@ def test_another_runs_state_is_refused(run):
 def test_everything_that_is_used_learns(run):
     """The library's own initial values leave the vision tower at 1e-10, which never learns."""
     torch.manual_seed(run.seed)
-    before = promptable._initialised(run.network).state_dict()
+    before = promptable._initialised(run).state_dict()
     train_masker(run)
     after = torch.load(run.output / "state.pt", weights_only=True)["model"]
     same = {name for name in before if torch.equal(before[name], after[name])}
