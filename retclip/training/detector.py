@@ -1,7 +1,7 @@
 """Training Grounding DINO from scratch on panoptic annotations: pictures and class names in, boxes out.
 
-The network is MM-Grounding-DINO's (arXiv 2401.02361), whose scores have a scale and a bias: without them the first
-thousand steps of a network this small only learn to say no.
+The network is MM-Grounding-DINO's (arXiv 2401.02361): its scores have a scale and a bias, so that training starts from
+small ones, as the focal loss wants it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from retclip.training.word_pieces import write_word_pieces
 
 STATE_FILE, LOG_FILE, EXPORT_FOLDER = "state.pt", "log.jsonl", "export"
 _CPU = torch.device("cpu")
+# What the enhancers add, the full stop of every phrase first of all, is the same for all names.
+_QUIET = 0.02
+_TEXT_SIDE = ("text_backbone", "text_projection", "text_enhancer_layer", "layer_norm_text", "text_param")
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class _Run:
         network = copy.deepcopy(settings.network)
         network.text_config.vocab_size = words
         torch.manual_seed(settings.seed)
-        self.model = MMGroundingDinoForObjectDetection(network).train()
+        self.model = _initialised(network)
         self.optimiser = build_optimiser(self.model, settings.schedule, decay_vectors=False)
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
 
@@ -199,3 +202,18 @@ class _Run:
         self.tokenizer.save_pretrained(self.folder)
         self.image_processor.save_pretrained(self.folder)
         return self.folder
+
+
+def _initialised(config: MMGroundingDinoConfig) -> MMGroundingDinoForObjectDetection:
+    """A network to be trained from scratch, with words far apart and a text side that stays as it is drawn.
+
+    The released networks start from a language model. A text tower that knows nothing is taught by the first pictures
+    that all things are alike, long before anything tells them apart, and its names fall into one.
+    """
+    model = MMGroundingDinoForObjectDetection(config).train()
+    torch.nn.init.normal_(model.model.text_backbone.embeddings.word_embeddings.weight)
+    for name, value in model.named_parameters():
+        value.requires_grad_(not any(part in name for part in _TEXT_SIDE))
+        if "text_enhancer_layer" in name and value.ndim > 1:
+            torch.nn.init.normal_(value, std=_QUIET)
+    return model

@@ -47,7 +47,7 @@ def logged(run):
 
 
 def test_the_trained_network_finds_through_the_adapter_what_it_was_shown(run, folders):
-    run = replace(run, schedule=replace(run.schedule, iterations=120), save_every=1000)
+    run = replace(run, schedule=replace(run.schedule, iterations=80), save_every=1000)
     folder = train_detector(run)
     losses = [entry["loss"] for entry in logged(run)]
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
@@ -99,6 +99,16 @@ def test_the_last_layer_trained_is_the_one_the_network_answers_with(run):
     assert len(layers) == run.network.decoder_layers
     torch.testing.assert_close(layers[-1].logits, output.logits)
     torch.testing.assert_close(layers[-1].boxes, output.pred_boxes)
+
+
+def test_names_stay_as_far_apart_as_they_were_drawn(run):
+    before = {name: value.clone() for name, value in detector._Run(run).model.named_parameters()}
+    weights = weights_of(replace(run, output=train_detector(run).parent))
+    moved = {name for name, value in before.items() if name in weights and not torch.equal(value.half(), weights[name])}
+    assert not [name for name in moved if "text_backbone" in name or "text_enhancer_layer" in name]
+    assert "model.level_embed" in moved
+    words = before["model.text_backbone.embeddings.word_embeddings.weight"][-4:]
+    assert (torch.nn.functional.normalize(words) @ torch.nn.functional.normalize(words).T).triu(1).max() < 0.7
 
 
 def test_another_runs_state_is_refused(run):
