@@ -46,8 +46,7 @@ class PlaygroundSplit(StrEnum):
 
 
 @app.command(
-    epilog="Example: retclip corpora make playground --root playground/a --domain a --split val --pictures 200, "
-    "then: retclip index build --source coco --root playground/a"
+    epilog="Example: retclip corpora make playground --root playground/a --domain a --split val --pictures 200"
 )
 def make(
     corpus: Annotated[Drawable, typer.Argument(help="The corpus.")],

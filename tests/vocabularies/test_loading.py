@@ -17,6 +17,8 @@ SIZES = {
     "cityscapes19": (19, 8, 0, 18),
     "coco133": (133, 80, 1, 200),
     "lvis1203": (1203, 1203, 1, 1203),
+    "playground": (46, 31, 1, 46),
+    "playground-seen": (30, 20, 1, 41),
     "voc20": (20, 20, 1, 20),
 }
 words = st.text("abcdefgh ", min_size=1, max_size=12).map(str.strip).filter(bool)
