@@ -53,6 +53,7 @@ CLAIMS = (
     Claim("Detector and SAM beat SAM's grid", "proposals", "Grounding DINO + SAM", "SAM grid"),
     Claim("Gamma 0.3 beats no retrieval", "sweep", sweep_label(0.4, 0.7, 0.3), sweep_label(0.4, 0.7, 0)),
     Claim("Gamma 0.3 beats retrieval without CLIP", "sweep", sweep_label(0.4, 0.7, 0.3), sweep_label(0.4, 0.7, 1)),
+    Claim("Gamma chosen: both together beat retrieval alone", "scores", "both, gamma chosen", "retrieval only"),
     Claim("Weights chosen: a foreign database beats none", "chosen", _CHOSEN_FOREIGN, _CHOSEN_NONE),
     Claim("Weights chosen: the in-domain database beats the foreign one", "chosen", _CHOSEN_OWN, _CHOSEN_FOREIGN),
     Claim(

@@ -69,6 +69,7 @@ def network_figures(world: World) -> Shares:
         _count_boxes_and_masks(world, tallies)
         for kind in ("fcclip", "gdino-sam", "sam-grid"):
             _count_proposals(world, kind, tallies)
+        _count_surety(world, tallies)
         _count_clip(world, tallies)
         _count_neighbors(world, tallies)
         write_json(path, tallies.shares())
@@ -141,6 +142,23 @@ def _count_proposals(world: World, kind: ProposalKind, tallies: Tallies) -> None
         table = overlap_table(store.load(image_id).masks, truth)
         best = table.max(axis=0, initial=0)
         tallies.add(f"proposals of {kind}: recall at IoU .5", best > MATCH, columns)
+
+
+def _count_surety(world: World, tallies: Tallies) -> None:
+    """What head and CLIP say of the queries that found a segment: how often they are right, and how sure they are."""
+    store = observations(world, "fcclip")
+    for image_id, _, truth, columns in annotated(world.pictures_of("a")):
+        observed = store.load(image_id)
+        table = overlap_table(observed.masks, truth)
+        found = np.flatnonzero(table.max(axis=0, initial=0) > MATCH)
+        rows = torch.from_numpy(table[:, found].argmax(axis=0))
+        true = [columns[place] for place in found.tolist()]
+        said = observed.observation
+        for name, scores in (("FC-CLIP's head", said.in_vocab), ("CLIP", said.clip)):
+            assert scores is not None  # FC-CLIP has both
+            sure, column = scores[rows].max(dim=1)
+            tallies.add(f"{name}: found masks named right", column.numpy() == np.array(true), true)
+            tallies.add(f"{name}: probability of the class it names", sure.tolist(), true)
 
 
 def _count_clip(world: World, tallies: Tallies) -> None:

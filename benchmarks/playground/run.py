@@ -59,7 +59,7 @@ def main() -> None:
         "pictures": options.pictures,
         "workers": options.workers,
         "cores": os.cpu_count(),
-        "seconds": round(time.monotonic() - start),
+        "seconds_of_last_start": round(time.monotonic() - start),
     }
     results = {"run": run, **summary(outcomes, [network_figures(world) for world in worlds])}
     prepare_folder(options.out.parent)
@@ -74,7 +74,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--preset", default="tiny", help="name or TOML file; an FC-CLIP with detector and masker")
     parser.add_argument("--seeds", type=int, default=3, help="worlds, each with its own scenes")
     parser.add_argument("--scenes", type=int, default=200, help="pictures that teach a database")
-    parser.add_argument("--pictures", type=int, default=100, help="pictures that are evaluated")
+    parser.add_argument("--pictures", type=int, default=60, help="pictures that are evaluated")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--work", type=Path, default=Path("out/playground"), help="scenes, databases and answers")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/playground/results.json"), help="JSON file")

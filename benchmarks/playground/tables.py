@@ -31,8 +31,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         "",
         f"    {run['command']}",
         "",
-        f"{run['seeds']} seeds; {run['scenes']} scenes teach a database, {run['pictures']} pictures of domain A ask; "
-        f"{run['seconds']} s. Percent, mean over seeds; [brackets]: Student's 95 % interval over seeds. Differences of "
+        f"{run['seeds']} seeds; {run['scenes']} scenes teach a database, {run['pictures']} pictures of domain A ask. "
+        f"Percent, mean over seeds; [brackets]: Student's 95 % interval over seeds. Differences of "
         f"PQ are on the same pictures, [brackets]: 95 % of {RESAMPLES:,} resamples of the pictures within every seed.",
         "",
     ]

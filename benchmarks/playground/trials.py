@@ -95,6 +95,9 @@ SCORE_ROWS: Rows = {
     "CLIP only": replace(DETECTED, fusion=replace(ENSEMBLE, gamma=0.0)),
     "retrieval only": replace(DETECTED, fusion=replace(ENSEMBLE, gamma=1.0)),
     "both": DETECTED,
+    "both, gamma chosen": Choice(
+        tuple(replace(DETECTED, fusion=replace(ENSEMBLE, gamma=gamma)) for gamma in (0.3, 0.5, 0.7, 0.9))
+    ),
 }
 
 PROPOSAL_ROWS: Rows = {

@@ -268,7 +268,7 @@ def results(world: World) -> Mapping[str, Any]:
     """A whole run on one seed, in this process."""
     networks = [function(*arguments) for stage in stages([world]) for _, function, arguments in stage][-1]
     outcomes = {trial: [Outcome.read(outcome_path(world, trial))] for trial in all_trials()}
-    run = {"command": "a command", "seeds": 1, "scenes": 12, "pictures": 2, "seconds": 1}
+    run = {"command": "a command", "seeds": 1, "scenes": 12, "pictures": 2}
     return {"run": run, **summary(outcomes, [networks])}
 
 
