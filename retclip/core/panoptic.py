@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,7 @@ class PanopticMap:
     def __post_init__(self) -> None:
         require(self.ids.ndim == 2, "PanopticMap.ids", "(H, W)", self.ids.shape)
         require(self.ids.dtype == np.int32, "PanopticMap.ids", "int32", self.ids.dtype)
-        present = set(np.unique(self.ids).tolist()) - {0}
+        present = set(values_of(self.ids).tolist()) - {0}
         listed = [segment.id for segment in self.segments]
         require(
             present == set(listed) and len(set(listed)) == len(listed),
@@ -49,6 +50,13 @@ class PanopticMap:
             f"the ids of the map {sorted(present)}",
             listed,
         )
+
+
+def values_of(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.integer[Any]]:
+    """The values that occur, ascending; counted where they are few and small, as ids of a map are, else sorted."""
+    if ids.min(initial=0) < 0 or ids.max(initial=0) > ids.size:
+        return np.unique(ids)
+    return np.flatnonzero(np.bincount(ids.ravel()))
 
 
 def ids_to_rgb(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
@@ -59,12 +67,17 @@ def ids_to_rgb(ids: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
         "0 <= id < 2**24",
         int(ids.max(initial=0)),
     )
-    return np.stack([ids & 255, (ids >> 8) & 255, (ids >> 16) & 255], axis=-1).astype(np.uint8)
+    octets = ids.astype("<i4", order="C", copy=False).view(np.uint8).reshape(*ids.shape, 4)
+    rgb = np.empty((*ids.shape, 3), np.uint8)
+    for channel in range(3):
+        rgb[..., channel] = octets[..., channel]
+    return rgb
 
 
 def rgb_to_ids(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
     """Inverse of `ids_to_rgb`."""
     require(rgb.ndim == 3 and rgb.shape[2] == 3, "rgb", "(H, W, 3)", rgb.shape)
-    wide = rgb.astype(np.int32)
-    ids: npt.NDArray[np.int32] = wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)
-    return ids
+    octets = np.zeros((*rgb.shape[:2], 4), np.uint8)
+    for channel in range(3):
+        octets[..., channel] = rgb[..., channel]
+    return octets.view("<i4")[..., 0].astype(np.int32, copy=False)

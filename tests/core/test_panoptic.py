@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from retclip.core.panoptic import PanopticMap, Segment, ids_to_rgb, rgb_to_ids
+from retclip.core.panoptic import PanopticMap, Segment, ids_to_rgb, rgb_to_ids, values_of
 
 
 def segment(number: int) -> Segment:
@@ -51,3 +51,8 @@ def test_a_map_lists_exactly_its_ids() -> None:
 def test_wrong_maps_are_refused(ids: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"PanopticMap\.ids"):
         PanopticMap(ids, ())
+
+
+@given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2), elements=st.integers(-2, 9) | st.just(1 << 30)))
+def test_values_of_a_map_are_those_that_occur(ids: np.ndarray) -> None:
+    assert np.array_equal(values_of(ids), np.unique(ids))

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from retclip.core.images import MAX_PIXELS
-from retclip.core.rle import decode_mask, encode_mask, mask_box, paint_runs
+from retclip.core.rle import decode_mask, encode_mask, encode_regions, mask_box, paint_runs
 
 masks = arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20)))
 
@@ -91,3 +91,10 @@ def test_uncompressed_runs_go_down_the_columns_and_must_cover_the_picture() -> N
     for runs in ([1, 2], [-1, 5], [1 << 62] * 4):
         with pytest.raises(ValueError, match="mask code"):
             paint_runs(np.array(runs), (2, 2))
+
+
+@given(arrays(np.int32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 4)))
+def test_regions_of_a_map_are_coded_as_their_masks(ids: np.ndarray) -> None:
+    values = [3, 0, 4, 7, 1]
+    assert encode_regions(ids, values) == [encode_mask(ids == value) for value in values]
+    assert encode_regions(ids, []) == []
