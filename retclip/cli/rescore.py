@@ -168,9 +168,10 @@ def _write(rescorer: Rescorer, rescored: Rescored, output: Output, batch: BatchW
 
     result = rescorer.result(rescored, with_layers=not LAYERED.isdisjoint(output.formats))
     pixels = None if PICTURED.isdisjoint(output.formats) else _pixels(rescored.after)
-    write_outputs(result, pixels, output.folder / Path(result.image).stem, output.formats)
+    folder = output.folder / Path(result.image).stem
+    write_outputs(result, pixels, folder, output.formats)
     if batch is not None:
-        batch.add(result)
+        batch.add(result, (folder / "panoptic.png").read_bytes() if "panoptic" in output.formats else None)
 
 
 def _pixels(record: PictureRecord) -> npt.NDArray[np.uint8]:

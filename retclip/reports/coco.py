@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import PurePath
 from typing import Any
 
@@ -17,6 +19,10 @@ from retclip.core.rle import encode_mask, mask_box
 from retclip.core.vocabulary import Vocabulary
 from retclip.reports.palette import category_color
 
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_UP = 2
+_LEVEL = 1  # of zlib: 10 kB for a photo rather than 5, in a fifth of the time of level 6
+
 
 def image_id(name: str) -> int | str:
     """The file's stem, as a number where it is one: `000000000139.jpg` is image 139 in COCO's own files."""
@@ -25,8 +31,24 @@ def image_id(name: str) -> int | str:
 
 
 def panoptic_png(ids: npt.NDArray[np.int32]) -> bytes:
-    """PNG of a (H, W) id map in COCO panoptic colours, id = R + 256 G + 65536 B, 0 = unlabelled."""
-    return encode_png(Image.fromarray(ids_to_rgb(ids)))
+    """PNG of a (H, W) id map in COCO panoptic colours, id = R + 256 G + 65536 B, 0 = unlabelled.
+
+    Every row is stored as its difference to the row above ("Up", PNG specification, 9.2): regions reach over many rows,
+    so that nearly all bytes are zero, and trying five filters for each row would cost several times as much.
+    """
+    height, width = ids.shape
+    colours = ids_to_rgb(ids).reshape(height, 3 * width)
+    rows = np.full((height, 1 + 3 * width), _UP, np.uint8)
+    rows[:1, 1:] = colours[:1]
+    np.subtract(colours[1:], colours[:-1], out=rows[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB, not interlaced
+    return _SIGNATURE + b"".join(
+        [_chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(rows.tobytes(), _LEVEL)), _chunk(b"IEND", b"")]
+    )
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def panoptic_document(

@@ -168,8 +168,8 @@ class BatchWriter:
             run = {"schema": "retclip.run/1", "run": dict(self._run), "images": list(self._images.values())}
             write_json(self._folder / "run.json", run)
 
-    def add(self, result: SegmentationResult) -> Path:
-        """Write one map and note it for the index; returns the PNG.
+    def add(self, result: SegmentationResult, png: bytes | None = None) -> Path:
+        """Write one map and note it for the index; returns the PNG. `png` is the map where it was encoded before.
 
         Raises:
             InputError: E133 if an earlier image of the batch has the same name apart from folder and suffix.
@@ -187,7 +187,7 @@ class BatchWriter:
                 fix="Rename one of them, or segment them in two runs with different --out folders.",
             )
         path = self._folder / "panoptic" / f"{PurePath(result.image).stem}.png"
-        write_bytes(path, coco.panoptic_png(result.panoptic.ids))
+        write_bytes(path, coco.panoptic_png(result.panoptic.ids) if png is None else png)
         self._names[key] = result.image
         self._entries[key] = coco.panoptic_entry(result, path.name)
         self._images[key] = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from retclip.core.results import Expert, Explanation, Neighbor, SegmentationResult
-from retclip.core.rle import encode_mask
+from retclip.core.rle import encode_regions
 
 SCHEMA = "retclip.segments/1"
 
@@ -22,6 +22,7 @@ def segments_document(result: SegmentationResult) -> dict[str, Any]:
     string, because many JSON readers keep only 53 bits of a number.
     """
     height, width = result.panoptic.ids.shape
+    codes = encode_regions(result.panoptic.ids, [explanation.segment.id for explanation in result.explanations])
     return {
         "schema": SCHEMA,
         "image": {
@@ -31,11 +32,14 @@ def segments_document(result: SegmentationResult) -> dict[str, Any]:
             "height": height,
         },
         "run": dict(result.run),
-        "segments": [_segment(result, explanation) for explanation in result.explanations],
+        "segments": [
+            _segment(explanation, {"size": [height, width], "counts": code.decode("ascii")})
+            for explanation, code in zip(result.explanations, codes, strict=True)
+        ],
     }
 
 
-def _segment(result: SegmentationResult, explanation: Explanation) -> dict[str, Any]:
+def _segment(explanation: Explanation, run_lengths: dict[str, Any]) -> dict[str, Any]:
     segment, match = explanation.segment, explanation.match
     return {
         "id": segment.id,
@@ -44,7 +48,7 @@ def _segment(result: SegmentationResult, explanation: Explanation) -> dict[str, 
         "isthing": segment.is_thing,
         "area": segment.area,
         "bbox": list(segment.box),
-        "mask": {"rle": _run_lengths(result, segment.id)},
+        "mask": {"rle": run_lengths},
         "proposal": explanation.proposal,
         "score": _number(segment.score),
         "decided_by": explanation.decided_by.replace("-", "_"),
@@ -64,13 +68,6 @@ def _segment(result: SegmentationResult, explanation: Explanation) -> dict[str, 
 
 def _by_expert(values: Mapping[Expert, float | None]) -> dict[str, float | None]:
     return {expert.replace("-", "_"): _number(value) for expert, value in values.items()}
-
-
-def _run_lengths(result: SegmentationResult, segment_id: int) -> dict[str, Any]:
-    # torch comes with core.masks; reading the other reports does not wait for it.
-
-    mask = result.panoptic.ids == segment_id
-    return {"size": list(mask.shape), "counts": encode_mask(mask).decode("ascii")}
 
 
 def _neighbor(neighbor: Neighbor) -> dict[str, Any]:
