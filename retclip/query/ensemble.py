@@ -36,6 +36,15 @@ class ExpertScores:
         shapes = {tuple(table.shape) for table in tables}
         require(len(shapes) == 1, "ExpertScores", "equal shapes (N, C)", shapes)
 
+    def rows(self, rows: slice) -> ExpertScores:
+        """The scores of some proposals."""
+        retrieval, clip, in_vocab, void = (
+            None if table is None else table[rows] for table in (self.retrieval, self.clip, self.in_vocab, self.void)
+        )
+        # A trust of one row holds for all proposals.
+        trust = self.trust if self.trust is None or len(self.trust) == 1 else self.trust[rows]
+        return ExpertScores(retrieval, clip, in_vocab, void, trust)
+
 
 @dataclass(frozen=True)
 class FusedScores:
@@ -48,6 +57,10 @@ class FusedScores:
 
     scores: Tensor
     shares: Tensor
+
+    def rows(self, rows: slice) -> FusedScores:
+        """The scores of some proposals."""
+        return FusedScores(self.scores[rows], self.shares[rows])
 
 
 def combine(experts: ExpertScores, seen: Tensor, settings: FusionSettings) -> FusedScores:

@@ -34,9 +34,37 @@ class Evidence:
     index: NeighborIndex
 
 
-def explain(evidence: Evidence, segments: Sequence[Segment], proposals: Sequence[int]) -> tuple[Explanation, ...]:
+class RememberedRecords:
+    """Records of stored segments, read once for all pictures: their neighbours are much the same.
+
+    Args:
+        index: a database version, or several.
+        most: records that stay in memory.
+    """
+
+    def __init__(self, index: NeighborIndex, most: int = 1 << 16) -> None:
+        self._index, self._most = index, most
+        self._known: dict[tuple[int, int], StoredSegment] = {}
+
+    def read(self, positions: Sequence[tuple[int, int]]) -> list[StoredSegment]:
+        """See `NeighborIndex.segments`."""
+        wanted = list(dict.fromkeys(positions))
+        if len(self._known) + len(wanted) > self._most:
+            self._known.clear()
+        missing = [position for position in wanted if position not in self._known]
+        if missing:
+            self._known.update(zip(missing, self._index.segments(missing), strict=True))
+        return [self._known[position] for position in positions]
+
+
+def explain(
+    evidence: Evidence,
+    segments: Sequence[Segment],
+    proposals: Sequence[int],
+    records: RememberedRecords | None = None,
+) -> tuple[Explanation, ...]:
     """One explanation per segment of the map; `proposals` names the row each came from."""
-    stored = _stored_neighbors(evidence, proposals)
+    stored = _stored_neighbors(evidence, proposals, records or RememberedRecords(evidence.index))
     columns = {category.id: column for column, category in enumerate(evidence.vocabulary)}
     return tuple(
         _explain_one(evidence, segment, row, columns[segment.category_id], stored[row])
@@ -82,14 +110,16 @@ def _value(table: Tensor | None, row: int, column: int) -> float | None:
     return None if table is None else float(table[row, column])
 
 
-def _stored_neighbors(evidence: Evidence, proposals: Sequence[int]) -> dict[int, tuple[Neighbor, ...]]:
+def _stored_neighbors(
+    evidence: Evidence, proposals: Sequence[int], records: RememberedRecords
+) -> dict[int, tuple[Neighbor, ...]]:
     """The nearest stored segments of some proposals, read from the database in one batch."""
     places = []
     for row in sorted(set(proposals)):
         for hit in range(min(_SHOWN_NEIGHBORS, evidence.neighbors.distance.shape[1])):
             if evidence.neighbors.class_id[row, hit] >= 0:
                 places.append((row, hit))
-    found: list[StoredSegment] = evidence.index.segments(
+    found = records.read(
         [(int(evidence.neighbors.shard[place]), int(evidence.neighbors.row[place])) for place in places]
     )
     result: dict[int, list[Neighbor]] = {row: [] for row in proposals}

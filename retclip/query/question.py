@@ -21,7 +21,7 @@ from retclip.ports.neighbors import NeighborIndex
 from retclip.presets import Preset
 from retclip.query.matching import LabelMap, match_labels, with_stored_kinds
 from retclip.query.provenance import Evidence
-from retclip.query.scoring import AskedClasses, Hits, Observation, weigh
+from retclip.query.scoring import AskedClasses, Hits, Observation, weigh_pictures
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,21 @@ class Question:
         """Ask the database about the observed proposals of one picture, and fuse."""
         return self.weigh_all([observation])[0]
 
-    def weigh_all(self, observations: Sequence[Observation]) -> list[Evidence]:
-        """The same for many pictures with one search, which costs little more than for one."""
+    def weigh_all(self, observations: Sequence[Observation], found: Neighbors | None = None) -> list[Evidence]:
+        """The same for many pictures with one search, which costs little more than for one.
+
+        Args:
+            observations: at least one.
+            found: the neighbours of all, below one another, where they are known.
+        """
         keys = torch.cat([observation.keys for observation in observations])
-        found = find_neighbors(self.index, self.labels, keys, self.preset)
+        found = find_neighbors(self.index, self.labels, keys, self.preset) if found is None else found
         asked = asked_classes(self.labels, len(self.vocabulary), torch.tensor(self.seen))
+        weighed = weigh_pictures(observations, hits_of(found, self.labels, keys.device), asked, self.preset)
         evidence, start = [], 0
-        for observation in observations:
+        for observation, (experts, fused) in zip(observations, weighed, strict=True):
             neighbors = found.rows(slice(start, start + len(observation.keys)))
             start += len(observation.keys)
-            hits = hits_of(neighbors, self.labels, observation.keys.device)
-            experts, fused = weigh(observation, hits, asked, self.preset)
             evidence.append(Evidence(experts, fused, neighbors, self.labels, self.vocabulary, self.index))
         return evidence
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -11,6 +13,8 @@ from retclip.core.errors import require
 from retclip.presets import FusionSettings, Preset
 from retclip.query.ensemble import ExpertScores, FusedScores, combine
 from retclip.query.retrieval import retrieval_scores
+
+_GROUP_SCORES = 1 << 20  # scores (proposals x classes) that are computed together: some megabytes
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,22 @@ class Observation:
     void: Tensor | None = None
     valid: Tensor | None = None
 
-    def select(self, rows: Tensor) -> Observation:
-        """The proposals at `rows`: (n,) int64, or (N,) bool."""
+    def select(self, rows: Tensor | slice) -> Observation:
+        """The proposals at `rows`: (n,) int64, (N,) bool or a slice."""
         tables = (self.clip, self.in_vocab, self.void, self.valid)
         return Observation(self.keys[rows], *(None if table is None else table[rows] for table in tables))
+
+    @classmethod
+    def join(cls, parts: Sequence[Observation]) -> Observation:
+        """Proposals of several pictures below one another; tables that one part lacks, all must lack."""
+        tables = [[getattr(part, name) for part in parts] for name in ("clip", "in_vocab", "void", "valid")]
+        joined = (None if column[0] is None else torch.cat(column) for column in tables)
+        return cls(torch.cat([part.keys for part in parts]), *joined)
+
+    @property
+    def tables(self) -> tuple[bool, ...]:
+        """Which of the optional tables there are."""
+        return tuple(table is not None for table in (self.clip, self.in_vocab, self.void, self.valid))
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,10 @@ class Hits:
     def nearest(self, k: int) -> Hits:
         """The first k places."""
         return Hits(self.distance[:, :k], self.column[:, :k])
+
+    def rows(self, rows: slice) -> Hits:
+        """The hits of some proposals."""
+        return Hits(self.distance[rows], self.column[rows])
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,39 @@ def weigh(
     """
     retrieval = retrieval_scores(hits.distance, hits.column, len(classes.stored), preset.retrieval)
     return weigh_retrieved(observation, hits, retrieval, classes, preset)
+
+
+def weigh_pictures(
+    observations: Sequence[Observation], hits: Hits, classes: AskedClasses, preset: Preset
+) -> Iterator[tuple[ExpertScores, FusedScores]]:
+    """`weigh` for every one of several pictures, whose hits stand below one another.
+
+    Where no setting looks across a picture, rows are independent, and many small steps become a few large ones.
+    """
+    alone = preset.retrieval.minmax == "image" or bool(preset.retrieval.prune_classes)
+    start = 0
+    for group in _groups(observations, 1 if alone else _GROUP_SCORES // max(len(classes.stored), 1)):
+        sizes = [len(observation.keys) for observation in group]
+        part = hits.rows(slice(start, start + sum(sizes)))
+        start += sum(sizes)
+        experts, fused = weigh(Observation.join(group), part, classes, preset)
+        ends = list(accumulate(sizes))
+        for size, end in zip(sizes, ends, strict=True):
+            rows = slice(end - size, end)
+            yield experts.rows(rows), fused.rows(rows)
+
+
+def _groups(observations: Sequence[Observation], proposals: int) -> Iterator[list[Observation]]:
+    """Consecutive pictures with the same tables and at most so many proposals, or a single one."""
+    group: list[Observation] = []
+    for observation in observations:
+        total = sum(len(other.keys) for other in group) + len(observation.keys)
+        if group and (total > proposals or group[0].tables != observation.tables):
+            yield group
+            group = []
+        group.append(observation)
+    if group:
+        yield group
 
 
 def weigh_retrieved(
