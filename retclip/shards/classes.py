@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -123,6 +123,11 @@ class ClassTable:
             self._ids[key] = self.next_id
             self.next_id += 1
         return self._ids[key]
+
+    def find_or_add_all(self, labels: Sequence[str]) -> list[int]:
+        """`find_or_add` of each label, in their order; most segments of a batch share few labels."""
+        found = {label: self.find_or_add(label) for label in dict.fromkeys(labels)}
+        return [found[label] for label in labels]
 
     def delete(self, class_id: int) -> None:
         """Make a class and every class merged into it dead; its names become free."""

@@ -30,10 +30,9 @@ def row_digests(table: pa.Table, vectors: npt.NDArray[np.float16]) -> list[int]:
     counts, labels = table["mask_counts"].to_pylist(), table["label_raw"].to_pylist()
     digests = []
     for row, vector in enumerate(vectors):
-        digest = hashlib.sha256(ids[8 * row : 8 * row + 8])
-        digest.update(vector.tobytes())
-        digest.update(len(counts[row]).to_bytes(4, "little") + counts[row])
-        digest.update(box[32 * row : 32 * row + 32] + labels[row].encode())
+        mask = len(counts[row]).to_bytes(4, "little") + counts[row]
+        place = box[32 * row : 32 * row + 32]
+        digest = hashlib.sha256(ids[8 * row : 8 * row + 8] + vector.tobytes() + mask + place + labels[row].encode())
         digests.append(int.from_bytes(digest.digest(), "little"))
     return digests
 

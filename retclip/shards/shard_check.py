@@ -10,7 +10,7 @@ from retclip.shards import digests, tables
 from retclip.shards.manifest import SHARD_FILE, Manifest
 from retclip.shards.moments import Moments
 from retclip.shards.shard_reader import ShardReader
-from retclip.shards.shard_writer import UNIT_TOLERANCE, class_columns, id_bytes
+from retclip.shards.shard_writer import UNIT_TOLERANCE, class_columns, id_bytes, row_blocks
 
 _BLOCK_ROWS = 1 << 14
 
@@ -50,7 +50,7 @@ def _classes(reader: ShardReader, manifest: Manifest) -> list[tuple[str, str]]:
     known = {entry.id for entry in manifest.classes}
     if not set(class_ids.tolist()) <= known:
         return [("meta.parquet", "a class id is not in the manifest")]
-    expected = class_columns(class_ids, is_thing, reader.vectors)
+    expected = class_columns(class_ids, is_thing, reader.dim, row_blocks(reader.vectors))
     names = [name for name in expected if not np.array_equal(expected[name], reader.classes[name])]
     return [("classes.arrow", f"column {name} is not that of the rows") for name in names]
 

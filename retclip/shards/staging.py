@@ -45,7 +45,8 @@ class Staging:
         """Write what is buffered; yields the shard, if there were any rows."""
         if not self._buffer:
             return
-        batch = RowBatch.join(self._buffer)
+        self._buffer.append(RowBatch.join(self._buffer))  # it stays there until it is written
+        batch = self._buffer[0]
         entry = write_shard(self._folder, batch, self._space)
         self._entries.append(entry)
         self._buffer.clear()

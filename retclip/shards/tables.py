@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ SEGMENT_SCHEMA = pa.schema(
         for f in fields(StoredSegment)
     ]
 )
+_FIELDS = attrgetter(*SEGMENT_SCHEMA.names)
 META_SCHEMA = pa.schema(
     [pa.field("class_id", pa.int32(), nullable=False), *(f for f in SEGMENT_SCHEMA if f.name != "mask_counts")]
 )
@@ -39,13 +41,19 @@ BLOB_SCHEMA = pa.schema([("counts", pa.large_binary()), ("height", pa.int32()), 
 
 def from_segments(segments: Sequence[StoredSegment]) -> pa.Table:
     """Table with one column per field of `StoredSegment`."""
-    columns = []
-    for field in SEGMENT_SCHEMA:
-        values = [getattr(segment, field.name) for segment in segments]
-        if field.name == "box":
-            values = [dict(zip(_BOX, box, strict=True)) for box in values]
-        columns.append(pa.array(values, field.type))
+    if not segments:
+        return SEGMENT_SCHEMA.empty_table()
+    values = zip(*map(_FIELDS, segments), strict=True)
+    columns = [
+        _box_array(column) if field.name == "box" else pa.array(column, field.type)
+        for field, column in zip(SEGMENT_SCHEMA, values, strict=True)
+    ]
     return pa.Table.from_arrays(columns, schema=SEGMENT_SCHEMA)
+
+
+def _box_array(boxes: Sequence[tuple[float, float, float, float]]) -> pa.StructArray:
+    sides = [pa.array(side, pa.float64()) for side in zip(*boxes, strict=True)]
+    return pa.StructArray.from_arrays(sides, list(_BOX))
 
 
 def to_segments(table: pa.Table, labels: Sequence[str]) -> list[StoredSegment]:

@@ -99,7 +99,7 @@ class Transaction:
                 self._staging.buffered_ids.add(segment_id)
                 fresh.append(index)
         chosen = [segments[index] for index in fresh]
-        class_ids = np.array([self._classes.find_or_add(s.label) for s in chosen], np.int32)
+        class_ids = np.array(self._classes.find_or_add_all([s.label for s in chosen]), np.int32)
         self._put(RowBatch(tables.from_segments(chosen), class_ids, unit[fresh]))
         return len(fresh)
 
