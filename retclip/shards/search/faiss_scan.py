@@ -72,8 +72,8 @@ class FaissScan:
         if doubtful.any():
             again = np.flatnonzero(doubtful)
             scores = NUMPY_FLOAT32.scores(queries[again], keys)
-            unknown = torch.full((len(again),), -torch.inf)
-            at, place, value = (t.numpy() for t in select(scores, block.ordinal[rows], unknown, wanted))
+            unknown = np.full(len(again), -np.inf, np.float32)
+            at, place, value = select(scores, block.ordinal[rows], unknown, wanted)
             pairs.append((again[at], place, value))
         query, column, score = (np.concatenate(columns) for columns in zip(*pairs, strict=True))
         position = column + block.begin + rows.start
@@ -82,6 +82,6 @@ class FaissScan:
 
 def _ranges(block: KeyBlock, request: Request) -> Iterator[slice]:
     """Rows of a block that compete with one another: all, or those of one class."""
-    cuts = [] if request.cap is None else (torch.nonzero(torch.diff(block.ordinal))[:, 0] + 1).tolist()
+    cuts = [] if request.cap is None else (np.flatnonzero(np.diff(block.ordinal)) + 1).tolist()
     for begin, end in pairwise([0, *cuts, len(block.keys)]):
         yield slice(begin, end)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from retclip.shards.search.kernels import Kernel
@@ -32,7 +33,7 @@ class KeyBlock:
     begin: int
     keys: torch.Tensor
     loss: float
-    ordinal: torch.Tensor
+    ordinal: npt.NDArray[np.int64]
 
 
 def read_keys(scope: Scope, transform: KeyTransform, kernel: Kernel) -> Iterator[KeyBlock]:
@@ -43,7 +44,7 @@ def read_keys(scope: Scope, transform: KeyTransform, kernel: Kernel) -> Iterator
         for step in range(begin, end, _STEP_ROWS):
             positions = np.arange(step, min(step + _STEP_ROWS, end))
             # torch widens binary16 in vector registers, numpy number by number
-            vectors = torch.from_numpy(scope.vectors_at(positions)).double().numpy()
+            vectors = torch.from_numpy(scope.vectors_at(positions)).float().numpy()
             steps.append(kernel.rounded(transform.keys(vectors)))
         classes = scope.classes_at(np.arange(begin, end))
         ordinal = np.cumsum(np.diff(classes, prepend=classes[:1]) != 0)
@@ -51,7 +52,7 @@ def read_keys(scope: Scope, transform: KeyTransform, kernel: Kernel) -> Iterator
             begin,
             torch.cat([keys for keys, _ in steps]),
             max(loss for _, loss in steps),
-            torch.from_numpy(ordinal).to(kernel.device),
+            ordinal,
         )
 
 

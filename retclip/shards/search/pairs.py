@@ -61,18 +61,21 @@ def in_reach(pairs: Pairs, queries: int, k: int, cap: int | None, window: float)
     """
     counted = np.ones(len(pairs.query), np.bool_)
     if cap is not None:
-        pairs = pairs.take(np.lexsort((-pairs.score, pairs.class_id, pairs.query)))
+        pairs = pairs.take(np.lexsort((-pairs.score, pairs.query * 2**32 + pairs.class_id)))
         rank = rank_in_run(pairs.query, pairs.class_id)
         beyond = np.flatnonzero(rank >= cap)
         stays = np.ones(len(rank), np.bool_)
         # Scores fall inside a run, so the cap-th of a run stands `rank - (cap - 1)` before.
         stays[beyond] = pairs.score[beyond] >= pairs.score[beyond - rank[beyond] + cap - 1] - window
         pairs, counted = pairs.take(stays), (rank < cap)[stays]
-    floor = _kth_best(pairs.query[counted], pairs.score[counted], queries, k)
+    floor = kth_best(pairs.query[counted], pairs.score[counted], queries, k)
     return pairs.take(pairs.score >= floor[pairs.query] - window), floor
 
 
-def _kth_best(query: npt.NDArray[np.int64], score: npt.NDArray[np.float32], queries: int, k: int) -> npt.NDArray[Any]:
+def kth_best(
+    query: npt.NDArray[np.int64], score: npt.NDArray[np.float32], queries: int, k: int
+) -> npt.NDArray[np.float32]:
+    """(queries,) k-th largest score of each query, -inf where there are fewer."""
     order = np.argsort(query * 4.0 - score)  # scores lie within 2 of one another; one sort is faster than two
     query, score = query[order], score[order]
     kth = rank_in_run(query) == k - 1

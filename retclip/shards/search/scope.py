@@ -72,7 +72,8 @@ class Scope:
         vectors = np.empty((len(positions), self.snapshot.dim), np.float16)
         for shard in np.unique(shards).tolist():
             here = shards == shard
-            vectors[here] = self.snapshot.shards[shard].reader.vectors[rows[here]]
+            stored = np.asarray(self.snapshot.shards[shard].reader.vectors)  # numpy.memmap is slow to index
+            vectors[here] = stored[rows[here]]
         return vectors
 
     def located(self, positions: npt.NDArray[np.int64]) -> Located:

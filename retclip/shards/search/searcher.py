@@ -13,6 +13,7 @@ from retclip.shards.moments import Moments
 from retclip.shards.search.backend import Backend
 from retclip.shards.search.index_files import IndexGone
 from retclip.shards.search.machine import cache_limit, machine
+from retclip.shards.search.measure import Measure
 from retclip.shards.search.planner import GPU_SHARE, BackendName, Plan, Work, choose
 from retclip.shards.search.request import Request
 from retclip.shards.search.scope import Scope
@@ -94,8 +95,6 @@ class Searcher:
         return Neighbors(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Neighbors)))
 
     def _search_block(self, asked: npt.NDArray[np.float64], request: Request, finder: Backend) -> Neighbors:
-        from retclip.shards.search.measure import Measure  # needs torch, which `db info` does without
-
         scope, transform = self._scope_of(request.classes), self.transform(request.transform)
         pairs = finder.candidates(asked, request, scope, transform)
         return Measure(asked, scope, transform).neighbors(pairs, request)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from retclip.shards.search import kernels
 from retclip.shards.search.kernels import CPU_KERNELS, PAD, SHRINK, Kernel, fastest_cpu_kernel, float16_kernel
@@ -19,15 +20,26 @@ def test_scores_stay_inside_the_bound(kernel, dim):
     queries, query_loss = kernel.rounded(keys[:50] * SHRINK)
     held, loss = kernel.rounded(keys)
     scores = kernel.scores(queries, held).numpy()
-    assert scores.shape == (50, 320)
-    assert np.isneginf(scores[:, 300:]).all()
+    assert scores.shape == (320, 50)
+    assert np.isneginf(scores[300:]).all()
     assert PAD == 64
-    assert np.abs(scores[:, :300] - SHRINK * keys[:50] @ keys.T).max() <= kernel.error(dim, query_loss, loss)
+    assert np.abs(scores[:300] - SHRINK * keys @ keys[:50].T).max() <= kernel.error(dim, query_loss, loss)
+
+
+@pytest.mark.parametrize("kernel", EVERY, ids=lambda kernel: kernel.name)
+def test_what_was_in_the_room_before_is_gone(kernel):
+    rng = np.random.default_rng(0)
+    queries, keys = (kernel.rounded(rng.normal(size=(n, 16)) / 16)[0] for n in (5, 70))
+    room = torch.full((128 * 5 + 3,), torch.nan)
+    scores = kernel.scores(queries, keys, room)
+    assert scores.data_ptr() == room.data_ptr()
+    assert torch.equal(scores, kernel.scores(queries, keys))
+    assert torch.isnan(room[128 * 5 :]).all()
 
 
 def test_a_kernel_that_breaks_its_promise_is_not_chosen(monkeypatch):
     honest = kernels.TORCH_FLOAT32
-    liar = Kernel("liar", honest.dtype, "cpu", lambda queries, keys: honest.product(queries, keys) + 0.5, 0.0)
+    liar = Kernel("liar", honest.dtype, "cpu", lambda queries, keys, out: out.copy_(keys @ queries.T + 0.5), 0.0)
     monkeypatch.setattr(kernels, "CPU_KERNELS", (liar, honest))
     fastest_cpu_kernel.cache_clear()
     try:

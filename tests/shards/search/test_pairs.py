@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retclip.shards.search.pairs import Pairs, in_reach, rank_in_run
+from retclip.shards.search.pairs import Pairs, in_reach, kth_best, rank_in_run
 
 
 def make_pairs(query, class_id, score):
@@ -42,3 +42,15 @@ def test_in_reach_equals_the_plain_rule(cells, k, cap, window):
             if s >= max(own, floor_here) - window:
                 expected.add(i)
     assert set(kept.position.tolist()) == expected
+
+
+@given(
+    cells=st.lists(st.tuples(st.integers(0, 3), st.integers(-8, 8)), max_size=40),
+    k=st.integers(1, 5),
+)
+def test_kth_best(cells, k):
+    query, score = (np.array([c[i] for c in cells], np.int64) for i in (0, 1))
+    floor = kth_best(query, (score / 8).astype(np.float32), 4, k)
+    for q in range(4):
+        mine = sorted((s / 8 for other, s in cells if other == q), reverse=True)
+        assert floor[q] == (mine[k - 1] if len(mine) >= k else -np.inf)

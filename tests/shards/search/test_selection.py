@@ -11,7 +11,9 @@ from retclip.shards.search.selection import Wanted, select
 
 
 def padded(scores):
-    return torch.nn.functional.pad(torch.from_numpy(scores), (0, -scores.shape[1] % PAD), value=-torch.inf)
+    return torch.nn.functional.pad(
+        torch.from_numpy(scores), (0, -scores.shape[1] % PAD), value=-torch.inf
+    ).T.contiguous()
 
 
 @settings(max_examples=60, deadline=None)
@@ -27,9 +29,7 @@ def test_no_entry_of_the_answer_is_lost(columns, classes, k, cap, levels, seed):
     rng = np.random.default_rng(seed)
     ordinal = np.sort(rng.integers(0, classes, columns))
     scores = (rng.integers(-levels, levels, (3, columns)) / levels).astype(np.float32)
-    query, column, score = select(
-        padded(scores), torch.from_numpy(ordinal), torch.full((3,), -torch.inf), Wanted(k, cap, 0.125)
-    )
+    query, column, score = select(padded(scores), ordinal, np.full(3, -np.inf, np.float32), Wanted(k, cap, 0.125))
     got = set(zip(query.tolist(), column.tolist(), strict=True))
     assert len(got) == len(query)
     assert np.array_equal(scores[query, column], score)
@@ -52,14 +52,14 @@ def test_no_entry_of_the_answer_is_lost(columns, classes, k, cap, levels, seed):
 def test_few_entries_of_many_are_looked_at(cap):
     """The floor must do its work: an answer of 8 does not take thousands of entries."""
     scores = np.random.default_rng(0).uniform(-1, 1, (4, 6400)).astype(np.float32)
-    ordinal = torch.arange(6400) // 100
-    query, _, _ = select(padded(scores), ordinal, torch.full((4,), -torch.inf), Wanted(8, cap, 0.0))
+    ordinal = np.arange(6400) // 100
+    query, _, _ = select(padded(scores), ordinal, np.full(4, -np.inf, np.float32), Wanted(8, cap, 0.0))
     assert 4 * 8 <= len(query) < 4 * 80
 
 
 def test_a_known_floor_is_kept():
     scores = np.linspace(-1, 1, 128, dtype=np.float32)[None]
     query, column, _ = select(
-        padded(scores), torch.zeros(128, dtype=torch.long), torch.tensor([2.0]), Wanted(4, None, 0.5)
+        padded(scores), np.zeros(128, np.int64), np.array([2.0], np.float32), Wanted(4, None, 0.5)
     )
     assert len(query) == len(column) == 0
