@@ -33,7 +33,7 @@ from tests.adapters.tiny_models import write_tiny_grounding_dino
 from tests.adapters.tiny_sam import write_tiny_sam
 
 Run = Any
-SMALL = Plan(seed=34, train=16, test=3, exemplars=1, shown=1)
+SMALL = Plan("mushroom", "key", seed=34, train=16, test=3, exemplars=1, shown=1)
 PRESET = """
 [encoder]
 library = "fcclip"
@@ -240,7 +240,7 @@ BEST = (("heart", "ring"), ("mushroom", "mushroom"), ("mushroom", "ring"), ("mus
 
 
 def test_expectations_hold_in_the_best_case_and_each_can_fail() -> None:
-    best = expectations(Plan(), walked(*BEST))
+    best = expectations(SMALL, walked(*BEST))
     assert all(best.values())
     worse = {
         0: (("mushroom", "ring"), *BEST[1:]),
@@ -251,10 +251,10 @@ def test_expectations_hold_in_the_best_case_and_each_can_fail() -> None:
         6: (*BEST[:3], ("ring", "key")),
     }
     for place, labels in worse.items():
-        held = list(expectations(Plan(), walked(*labels)).values())
+        held = list(expectations(SMALL, walked(*labels)).values())
         assert not held[place], list(best)[place]
     without_mending = {phase: found for phase, found in walked(*BEST).items() if phase != "mended"}
-    assert list(expectations(Plan(), without_mending).values())[3:5] == [False, False]
+    assert list(expectations(SMALL, without_mending).values())[3:5] == [False, False]
 
 
 def test_objects_are_the_largest_of_each_picture(tmp_path: Path) -> None:
