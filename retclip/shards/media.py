@@ -16,11 +16,13 @@ import lmdb
 
 from retclip.core.errors import require
 from retclip.shards import durable
+from retclip.shards.picture_pages import BadPage, PictureFile
 
-FOLDER = "cache.lmdb"
+FOLDER, DATA = "cache.lmdb", "data.mdb"
 FIRST_MAP_BYTES = 64 << 20
 TRANSACTION_BYTES = 32 << 20
 MAX_VALUE_BYTES = 1 << 20
+LOOKS = 3  # a writer takes pages over that somebody reads; the next look finds its newer state
 _DIGEST_BYTES = 8
 _log = logging.getLogger(__name__)
 # LMDB refuses a second environment on one file in a process, so they are opened for one call at a time.
@@ -38,16 +40,22 @@ os.register_at_fork(after_in_child=_fresh_guard)
 
 def read_thumbnail(database: Path, segment_id: int) -> bytes | None:
     """JPEG bytes, or None when the cache does not have them whole."""
-    folder = database / FOLDER
-    if not folder.is_dir():
+    data, key = database / FOLDER / DATA, _key(segment_id)
+    if not data.is_file():
         return None
-    try:
-        with _environment(folder, readonly=True) as env, env.begin(buffers=True) as transaction:
-            view = transaction.get(_key(segment_id))
-            return None if view is None else _whole(view)
-    except (lmdb.Error, OSError) as error:
-        _log.warning("The thumbnail cache %s cannot be read and is ignored: %s", folder, error)
-        return None
+    problem: object = "a picture is not what was stored"
+    for _ in range(LOOKS):
+        try:
+            with PictureFile.open(data, MAX_VALUE_BYTES) as pictures:
+                value = pictures.get(key)
+        except (BadPage, OSError) as error:
+            problem = error
+            continue
+        jpeg = None if value is None else _whole(key, value)
+        if value is None or jpeg is not None:
+            return jpeg
+    _log.warning("The thumbnail cache %s cannot be read and is ignored: %s", data.parent, problem)
+    return None
 
 
 def write_thumbnails(database: Path, thumbnails: Mapping[int, bytes]) -> None:
@@ -80,14 +88,14 @@ def forget_thumbnails(database: Path, segment_ids: Collection[int]) -> int:
     if not folder.is_dir():
         return 0
     staged = database / (durable.STAGING_PREFIX + durable.new_id())
-    gone = set(map(_key, segment_ids))
+    gone = set(segment_ids)
     count = 0
     with durable.explained(folder):
         try:
             for batch in _stored_batches(folder):
                 count += len(gone & set(batch))
-                _write(staged, {int.from_bytes(key, "big"): jpeg for key, jpeg in batch.items() if key not in gone})
-        except lmdb.Error as error:
+                _write(staged, {number: jpeg for number, jpeg in batch.items() if number not in gone})
+        except (BadPage, lmdb.Error) as error:
             _log.warning("The thumbnail cache %s is damaged and is thrown away: %s", folder, error)
         durable.remove(folder)
         if staged.is_dir():
@@ -96,24 +104,20 @@ def forget_thumbnails(database: Path, segment_ids: Collection[int]) -> int:
     return count
 
 
-def _stored_batches(folder: Path) -> Iterator[dict[bytes, bytes]]:
-    """Whole pictures by key, in pieces of bounded size; the environment is closed between them."""
-    start = b"\0"
-    while True:
-        batch: dict[bytes, bytes] = {}
-        size = 0
-        with _environment(folder, readonly=True) as env, env.begin(buffers=True) as transaction:
-            cursor = transaction.cursor()
-            for key, view in cursor.iternext() if cursor.set_range(start) else ():
-                start, size = bytes(key) + b"\0", size + len(view)
-                jpeg = _whole(view)
-                if jpeg is not None:
-                    batch[bytes(key)] = jpeg
-                if size >= TRANSACTION_BYTES:
-                    break
-        if not size:
-            return
-        yield batch
+def _stored_batches(folder: Path) -> Iterator[dict[int, bytes]]:
+    """Whole pictures by segment id, in pieces of bounded size."""
+    batch: dict[int, bytes] = {}
+    size = 0
+    with PictureFile.open(folder / DATA, MAX_VALUE_BYTES) as pictures:
+        for key, value in pictures.items():
+            jpeg = _whole(key, value)
+            if jpeg is not None:
+                batch[int.from_bytes(key, "big")] = jpeg
+                size += len(value)
+            if size >= TRANSACTION_BYTES:
+                yield batch
+                batch, size = {}, 0
+    yield batch
 
 
 def _missing_room(error: lmdb.Error) -> int | None:
@@ -124,7 +128,7 @@ def _missing_room(error: lmdb.Error) -> int | None:
 
 
 def _write(folder: Path, thumbnails: Mapping[int, bytes]) -> None:
-    with _environment(folder, readonly=False) as env:
+    with _environment(folder) as env:
         for batch in _batches(thumbnails):
             while True:
                 try:
@@ -136,7 +140,7 @@ def _write(folder: Path, thumbnails: Mapping[int, bytes]) -> None:
                     # No transaction is open here, which is the only time the map may grow.
                     env.set_mapsize(2 * env.info()["map_size"])
         pages = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
-    _pad(folder / "data.mdb", pages + MAX_VALUE_BYTES)
+    _pad(folder / DATA, pages + MAX_VALUE_BYTES)
 
 
 def _pad(data: Path, size: int) -> None:
@@ -150,7 +154,8 @@ def _batches(thumbnails: Mapping[int, bytes]) -> Iterator[list[tuple[bytes, byte
     batch: list[tuple[bytes, bytes]] = []
     size = 0
     for segment_id, jpeg in thumbnails.items():
-        batch.append((_key(segment_id), _digest(jpeg) + jpeg))
+        key = _key(segment_id)
+        batch.append((key, _digest(key + jpeg) + jpeg))
         size += len(jpeg)
         if size >= TRANSACTION_BYTES:
             yield batch
@@ -160,16 +165,14 @@ def _batches(thumbnails: Mapping[int, bytes]) -> Iterator[list[tuple[bytes, byte
 
 
 @contextmanager
-def _environment(folder: Path, *, readonly: bool) -> Iterator[Any]:
+def _environment(folder: Path) -> Iterator[Any]:
     """An environment for one call: nothing stays open that a fork could inherit."""
-    data = folder / "data.mdb"
+    data = folder / DATA
     # 3.0 of py-lmdb bundles two engines whose files do not read each other; 0.9 is the older, wider one.
     pinned: dict[str, Any] = {"lib_version": 0} if hasattr(lmdb, "BadChecksumError") else {}
     size = max(FIRST_MAP_BYTES, 2 * data.stat().st_size if data.exists() else 0)
     with _guard:
-        env = lmdb.open(
-            str(folder), map_size=size, readonly=readonly, lock=os.access(folder.parent, os.W_OK), max_dbs=0, **pinned
-        )
+        env = lmdb.open(str(folder), map_size=size, max_dbs=0, **pinned)
         try:
             pages = env.info()["last_pgno"] + 1
             if data.stat().st_size < pages * env.stat()["psize"] and pages > 2:
@@ -180,11 +183,11 @@ def _environment(folder: Path, *, readonly: bool) -> Iterator[Any]:
             env.close()
 
 
-def _whole(view: memoryview) -> bytes | None:
-    """JPEG bytes of a stored value, None when it is damaged."""
-    # A damaged length may reach beyond the file; up to the limit, `_pad` has made the file long enough.
-    value = b"" if len(view) > MAX_VALUE_BYTES else bytes(view)
-    return value[_DIGEST_BYTES:] if value[:_DIGEST_BYTES] == _digest(value[_DIGEST_BYTES:]) else None
+def _whole(key: bytes, value: bytes) -> bytes | None:
+    """JPEG bytes of a stored value, None when it is damaged or another key's."""
+    digest, jpeg = value[:_DIGEST_BYTES], value[_DIGEST_BYTES:]
+    # The first writers of format 1 left the key out.
+    return jpeg if digest in (_digest(key + jpeg), _digest(jpeg)) else None
 
 
 def _key(segment_id: int) -> bytes:
