@@ -16,6 +16,7 @@ from retclip.core.files import write_json
 from retclip.core.identity import FeatureSpace
 from retclip.core.vocabulary import Category, Vocabulary
 from retclip.presets import Preset, preset_from_mapping, preset_to_mapping
+from retclip.query.kept_nearby import NearbyStore
 from retclip.query.kept_texts import KeptTexts
 from retclip.query.observations import ObservationStore
 from retclip.query.question import TrainedHead
@@ -160,6 +161,11 @@ class KeptRun:
         """What the networks said, by the name of the picture; logits to the bit, as results must be the same."""
         identity = json.loads((self._observations / "identity.json").read_bytes())
         return ObservationStore(self._observations, identity, np.float32)
+
+    @cached_property
+    def nearby(self) -> NearbyStore:
+        """What was near the proposals of every picture."""
+        return NearbyStore(self._folder / "nearby")
 
     def save_records(self) -> None:
         """Write the labels of all pictures."""

@@ -142,10 +142,14 @@ class ObservationStore:
         return arrays, notes
 
     def _path(self, image_id: str) -> Path:
-        # Ids come from annotation files and may hold anything.
-        safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in image_id)[:80]
-        digest = hashlib.sha256(image_id.encode("utf-8", errors="surrogatepass")).hexdigest()[:8]
-        return self.folder / f"{safe}-{digest}.safetensors"
+        return self.folder / file_name(image_id)
+
+
+def file_name(image_id: str) -> str:
+    """The file of a picture; ids come from annotation files and may hold anything."""
+    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in image_id)[:80]
+    digest = hashlib.sha256(image_id.encode("utf-8", errors="surrogatepass")).hexdigest()[:8]
+    return f"{safe}-{digest}.safetensors"
 
 
 def _frame(notes: Mapping[str, str], size: tuple[int, int]) -> Frame | None:

@@ -15,9 +15,10 @@ from retclip.core.panoptic import PanopticMap
 from retclip.core.results import SegmentationResult
 from retclip.core.vocabulary import Vocabulary
 from retclip.query.kept import KeptRun, PictureRecord
+from retclip.query.kept_nearby import NearbySearch
 from retclip.query.merge import Decision, Verdict, decide, semantic_map, thing_instances, verdict_of
 from retclip.query.observations import ObservedImage
-from retclip.query.provenance import Evidence, explain
+from retclip.query.provenance import Evidence, RememberedRecords, explain
 from retclip.query.question import Question
 from retclip.query.scoring import Observation
 from retclip.query.similarity import TextSimilarity
@@ -33,12 +34,14 @@ class Rescored:
     Attributes:
         before, after: its records; equal verdicts mean that no map had to be decided.
         evidence: scores of its proposals.
+        decision: its map on atoms or pixels, None where none had to be decided.
         seconds: share of the time of its batch.
     """
 
     before: PictureRecord
     after: PictureRecord
     evidence: Evidence
+    decision: Decision | None
     seconds: float
 
     @property
@@ -66,6 +69,8 @@ class Rescorer:
         self.kept, self._question = kept, question
         self._same_classes = _names(question.as_asked) == _names(kept.facts.vocabulary)
         self._similarity = None if kept.texts is None else TextSimilarity(kept.texts)
+        self._records = RememberedRecords(question.index)
+        self._search = NearbySearch(kept.nearby, question)
         classes = [(category.id, category.name, category.is_thing) for category in question.vocabulary]
         self._frame = repr((classes, astuple(question.preset.merge))).encode()
 
@@ -80,8 +85,9 @@ class Rescorer:
     def keep(self, picture: Picture, path: str, masks: MaskSet, observation: Observation, evidence: Evidence) -> None:
         """Store a picture that was just observed and weighed, with its labels."""
         self.kept.store.store(picture.name, ObservedImage(picture.sha256, masks, observation))
+        self._search.keep(picture.name, observation.keys)
         new = PictureRecord(picture.name, path, picture.sha256, "", "", {})
-        self.kept.records[picture.name] = self._judged(new, evidence)
+        self.kept.records[picture.name], _ = self._judged(new, evidence)
 
     def rescore(self, batch: int = BATCH) -> Iterator[Rescored]:
         """Label every kept picture, in the order they were kept; records change when they are saved."""
@@ -90,16 +96,16 @@ class Rescorer:
             began = time.perf_counter()
             part = records[start : start + batch]
             pairs = list(zip(part, self._weighed(part), strict=True))
-            judged = [(record, self._judged(record, evidence), evidence) for record, evidence in pairs]
+            judged = [(record, evidence, *self._judged(record, evidence)) for record, evidence in pairs]
             seconds = (time.perf_counter() - began) / len(part)
-            for before, after, evidence in judged:
-                yield Rescored(before, after, evidence, seconds)
+            for before, evidence, after, decision in judged:
+                yield Rescored(before, after, evidence, decision, seconds)
 
     def result(self, rescored: Rescored, with_layers: bool) -> SegmentationResult:
         """What a full run would return; `with_layers` adds the semantic map and instances, which take their time."""
         began = time.perf_counter() - rescored.seconds
         name, evidence, vocabulary = rescored.after.name, rescored.evidence, self._question.vocabulary
-        decision = self._decide(name, self._verdict(evidence))
+        decision = rescored.decision or self._decide(name, self._verdict(evidence))
         ids = decision.ids if decision.ids.ndim == 2 else decision.ids[self.kept.store.load_index(name)]
         masks = self.kept.store.load(name).masks if with_layers else None
         scores, most = evidence.fused.scores, self._question.preset.merge.max_instances
@@ -107,7 +113,7 @@ class Rescorer:
             image=name,
             image_sha256=rescored.after.sha256,
             panoptic=PanopticMap(ids, decision.segments),
-            explanations=explain(evidence, decision.segments, decision.proposals),
+            explanations=explain(evidence, decision.segments, decision.proposals, self._records),
             semantic=None if masks is None else semantic_map(masks, scores),
             instances=None if masks is None else thing_instances(masks, scores, vocabulary, most),
             vocabulary=vocabulary,
@@ -117,7 +123,8 @@ class Rescorer:
 
     def _weighed(self, records: Sequence[PictureRecord]) -> list[Evidence]:
         observed = [self.kept.store.load_outline(record.name).observation for record in records]
-        return self._question.weigh_all([self._adapted(observation) for observation in observed])
+        found = self._search.neighbors([record.name for record in records], [each.keys for each in observed])
+        return self._question.weigh_all([self._adapted(observation) for observation in observed], found)
 
     def _adapted(self, observation: Observation) -> Observation:
         """The observation under the question's classes; without a trained head, texts alone depend on them."""
@@ -125,18 +132,18 @@ class Rescorer:
             return observation
         return replace(observation, clip=self._similarity.scores(observation.keys, self._question.as_asked))
 
-    def _judged(self, record: PictureRecord, evidence: Evidence) -> PictureRecord:
+    def _judged(self, record: PictureRecord, evidence: Evidence) -> tuple[PictureRecord, Decision | None]:
         verdict = self._verdict(evidence)
         parts = (part.cpu().numpy().tobytes() for part in (verdict.row, verdict.column, verdict.best))
         digest = hashlib.sha256(b"|".join((self._frame, *parts))).hexdigest()
         if digest == record.verdict:
-            return record
+            return record, None
         decision, names = self._decide(record.name, verdict), self._question.vocabulary.names
         segments = [(segment.id, segment.category_id, segment.is_thing) for segment in decision.segments]
         labels = {row: names[column] for row, column in decision.labels.items()}
         described = repr((segments, sorted(labels.items()))).encode()
         outcome = hashlib.sha256(described + decision.ids.tobytes()).hexdigest()
-        return replace(record, verdict=digest, outcome=outcome, labels=labels)
+        return replace(record, verdict=digest, outcome=outcome, labels=labels), decision
 
     def _verdict(self, evidence: Evidence) -> Verdict:
         return verdict_of(evidence.fused.scores, evidence.experts.void, self._question.preset.merge)
