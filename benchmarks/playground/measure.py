@@ -89,18 +89,22 @@ def outcome_path(world: World, trial: Trial) -> Path:
 
 
 def measure(world: World, trial: Trial) -> None:
-    """Label and count the observed pictures as a trial says, as `retclip eval` does, and keep the outcome."""
-    database = Database.open(world.database_path(trial.database))
+    """Label and count the observed pictures as a trial says, and keep the outcome."""
+    outcome = counted(world, trial, Database.open(world.database_path(trial.database)))
+    path = outcome_path(world, trial)
+    prepare_folder(path.parent)
+    outcome.write(path, trial)
+
+
+def counted(world: World, trial: Trial, database: Database) -> Outcome:
+    """Label and count the observed pictures with a database, as `retclip eval` does."""
     preset = trial.preset(world.preset)
     if trial.fitted:
         preset = with_reliability(preset, database)
     labels = match_labels(VOCABULARY, database.classes)
     labeller = Labeller(database, LabelSettings(labels, VOCABULARY, preset, tuple(SEEN.tolist())))
     source = ObservedSource(observations(world, trial.proposals), labeller)
-    tally = score(world.pictures_of("a"), lambda: source, 1, _silent)
-    path = outcome_path(world, trial)
-    prepare_folder(path.parent)
-    outcome_of(tally).write(path, trial)
+    return outcome_of(score(world.pictures_of("a"), lambda: source, 1, _silent))
 
 
 def _silent(done: int, total: int) -> None:

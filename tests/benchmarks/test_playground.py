@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from benchmarks.playground.claims import CLAIMS, judge
+from benchmarks.playground.exemplars import figures, surplus, with_exemplars
 from benchmarks.playground.intervals import over_seeds, paired_difference, quality_of
 from benchmarks.playground.measure import Outcome, measure, observe, outcome_path
 from benchmarks.playground.networks import Tallies, match_boxes, overlap_table
@@ -304,3 +305,26 @@ def test_a_second_start_measures_nothing_again(results: Mapping[str, Any], world
     (_, function, arguments) = stages([world])[2][0]
     function(*arguments)
     assert paths[0].is_file()
+
+
+def test_few_exemplars_are_the_largest_of_different_pictures(world: World, tmp_path: Path) -> None:
+    database = Database.open(world.database_path("a"))
+    assert with_exemplars(database, tmp_path / "all.retdb", None) is database
+    few = with_exemplars(database, tmp_path / "few.retdb", 1)
+    unseen = {category.name for category, seen in zip(VOCABULARY, SEEN, strict=True) if not seen}
+    stored, left = ([segment for _, _, segment in index.iter_segments()] for index in (database, few))
+    ids = [{s.segment_id for s in segments if s.label not in unseen} for segments in (stored, left)]
+    assert ids[0] == ids[1]
+    for name in unseen & {segment.label for segment in stored}:
+        largest = max(segment.area for segment in stored if segment.label == name)
+        assert [segment.area for segment in left if segment.label == name] == [largest]
+    own = [replace(stored[0], segment_id=n, area=area, image_id=f"{n // 2}") for n, area in enumerate((5, 9, 7, 8))]
+    assert [segment.segment_id for segment in surplus(own, 2)] == [0, 2]
+    assert len(surplus(own, 3)) == 2, "there are two pictures"
+
+
+def test_figures_of_few_exemplars_are_percent_by_class() -> None:
+    found = figures([random_counts(1), random_counts(2)])
+    assert set(found["pq"]) == set(GROUPS)
+    assert len(found["pq_of_classes"]) == int((~SEEN).sum())
+    assert all(0 <= value <= 100 for value in found["pq_of_classes"].values())
