@@ -35,7 +35,7 @@ def fcclip(
         str, typer.Option(help="Class list with the annotations' category ids: @name or a file.")
     ] = "@coco133",
     variant: Annotated[
-        str, typer.Option(help="convnext-large, rn50, rn101, rn50x4, rn50x16, rn50x64, playground, or tiny.")
+        str, typer.Option(help="convnext-large, rn50, rn101, rn50x4, rn50x16, rn50x64, tiny, or playground.")
     ] = "convnext-large",
     clip_weights: Annotated[Path | None, typer.Option(help="open_clip's weights of the frozen CLIP.")] = None,
     iterations: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 368_750,

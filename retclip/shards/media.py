@@ -105,7 +105,9 @@ def forget_thumbnails(database: Path, segment_ids: Collection[int]) -> int:
 
 
 def _stored_batches(folder: Path) -> Iterator[dict[int, bytes]]:
-    """Whole pictures by segment id, in pieces of bounded size."""
+    """Whole pictures by segment id, in pieces of bounded size; none of a folder whose removal was interrupted."""
+    if not (folder / DATA).exists():
+        return
     batch: dict[int, bytes] = {}
     size = 0
     with PictureFile.open(folder / DATA, MAX_VALUE_BYTES) as pictures:

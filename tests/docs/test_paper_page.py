@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "paper.md"
 EVALUATIONS = re.findall(r"`(retclip eval [^`]+)`", PAGE.read_text())
 PREPARATIONS = re.findall(r"^    (retclip .+)$", PAGE.read_text(), flags=re.MULTILINE)
-MAIN_JOB = re.search(r"```shell\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+MAIN_JOB = re.search(r"## The main job.*?```shell\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 WEIGHTS = {
     "paper-tf-b": "timm/vit_base_patch16_clip_224.openai",

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.golden
 
 LOSS = {"atol": 1e-5, "rtol": 0}
 RELATIVE = 1e-3  # of a gradient's norm
+# Deformable attention samples between pixels: its slope jumps where rounding moves a sampling point over a border.
+RELATIVE_OF_OFFSETS = 5e-3
 
 
 def network_of(goldens, folder):
@@ -147,7 +149,8 @@ def test_gradients(training_step):
     for key, expected in training_step["arrays"].items():
         if key.startswith("grad."):
             gradient = parameters[key.removeprefix("grad.")].grad
-            assert (gradient - expected).norm() <= RELATIVE * expected.norm(), key
+            relative = RELATIVE_OF_OFFSETS if "sampling_offsets" in key else RELATIVE
+            assert (gradient - expected).norm() <= relative * expected.norm(), key
 
 
 def test_gradient_norms_of_everything_trained_and_of_nothing_else(training_step):
