@@ -227,7 +227,10 @@ def _mapped(found: Rows, order: Rows) -> Rows:
 
 
 def contestants(rows: int, wanted: str = "") -> list[Callable[[Corpus], Peer]]:
-    """How to build each peer that can be built in reasonable time for so many rows; `wanted`: key words, by commas."""
+    """How to build each peer that can be built in reasonable time for so many rows.
+
+    `wanted`: key words, by commas; "none"; "" = all.
+    """
     every: dict[str, Callable[[Corpus], Peer]] = {
         "scattered": lambda corpus: FlatBitmap(corpus, scattered=True),
         "sorted": lambda corpus: FlatBitmap(corpus, scattered=False),
@@ -240,4 +243,6 @@ def contestants(rows: int, wanted: str = "") -> list[Callable[[Corpus], Peer]]:
     }
     if rows > HNSW_ROWS:
         del every["hnswlib"]
+    if wanted == "none":
+        return []
     return [every[name] for name in wanted.split(",")] if wanted else list(every.values())

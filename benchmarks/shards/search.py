@@ -3,7 +3,8 @@
     pip install -r benchmarks/shards/requirements.txt
     python benchmarks/shards/search.py --rows 100000 --work /tmp/shards --out benchmarks/shards/search_100k.json
 
-Ours and a peer take turns, rep by rep, so that a noisy moment hits both. One peer is in memory at a time.
+Ours and a peer take turns, rep by rep, so that a noisy moment hits both. One peer is in memory at a time. A file that
+is there already is added to: shares and peers can be measured one after another.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import os
 # Before anything loads OpenBLAS: the one inside faiss's wheel is of 2021 and takes newer processors for old ones.
 if "avx512f" in open("/proc/cpuinfo").read():  # noqa: SIM115, PTH123
     os.environ.setdefault("OPENBLAS_CORETYPE", "SKYLAKEX")
+elif "avx2" in open("/proc/cpuinfo").read():  # noqa: SIM115, PTH123
+    os.environ.setdefault("OPENBLAS_CORETYPE", "HASWELL")
 os.environ.setdefault("RUST_LOG", "error")  # LanceDB warns at every search
 
 import argparse
 import gc
 import importlib.metadata
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +39,7 @@ from retclip.shards.search.kernels import fastest_cpu_kernel
 
 K, SHARES, PER_CLASS = 32, (0.01, 0.1, 0.5, 1.0), 4
 SLOW_SECONDS = 15.0  # a peer that takes longer for its reps is not asked again
+PAUSE = 0.1  # seconds between turns: threads of a BLAS spin on for a while after its product, on cores of the next
 
 
 def main() -> None:
@@ -47,7 +50,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--work", type=Path, required=True, help="folder for the database, reused")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--peers", default="", help="only these, by commas: scattered, sorted, ranges, lists, ...")
+    parser.add_argument("--peers", default="", help="only these, by commas: scattered, sorted, ranges, ... or none")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the rows that are asked")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -70,6 +73,8 @@ def main() -> None:
                 print(f"  {question.share:4.0%} {peer.name} [{setting}]: {_line(row)}", flush=True)
         del peer
         gc.collect()
+    if args.out.exists():
+        results = merged(json.loads(args.out.read_text())["questions"], results)
     args.out.write_text(json.dumps({"machine": _machine(args), "k": K, "questions": results}, indent=1) + "\n")
 
 
@@ -85,13 +90,16 @@ def _ours(database: Database, corpus: Corpus, question: Question, reps: int) -> 
     database.search(question.queries, K, classes, None, "none")
     first = time.perf_counter() - begun
     rows = np.concatenate([np.arange(r.start, r.stop) for r in corpus.ranges(question.classes)])
-    keys, asked = torch.from_numpy(corpus.vectors[rows]).bfloat16(), torch.from_numpy(question.queries).bfloat16()
+    kernel = fastest_cpu_kernel()
+    held = [kernel.rounded(corpus.vectors[rows[at : at + 65_536]])[0] for at in range(0, len(rows), 65_536)]
+    asked, _ = kernel.rounded(question.queries)
+    out = torch.empty((65_536, len(question.queries)))
     capped = _ask(database, corpus, question, PER_CLASS)
     times = _interleaved(
         {
             "ours": _ask(database, corpus, question),
             "ours_per_class": capped,
-            "bfloat16_floor": lambda: [asked @ part.T for part in keys.split(65_536)],
+            "floor": lambda: [kernel.product(asked, part, out[: len(part)]) for part in held],
         },
         reps,
     )
@@ -102,7 +110,7 @@ def _ours(database: Database, corpus: Corpus, question: Question, reps: int) -> 
         "rows": len(rows),
         "queries": len(question.queries),
         "first_ms": round(first * 1e3, 2),
-        "plan": [plan.backend, plan.reason, fastest_cpu_kernel().name],
+        "plan": [plan.backend, plan.reason, kernel.name],
         **{f"{name}_ms": _summary(seconds) for name, seconds in times.items()},
         "per_class_k": PER_CLASS,
         "peers": [],
@@ -128,6 +136,7 @@ def _interleaved(runs: dict[str, Callable[[], Any]], reps: int) -> dict[str, lis
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for rep in range(reps + 1):
         for name, run in runs.items():
+            time.sleep(PAUSE)
             begun = time.perf_counter()
             run()
             if rep:
@@ -135,6 +144,17 @@ def _interleaved(runs: dict[str, Callable[[], Any]], reps: int) -> dict[str, lis
         if rep and sum(map(sum, seconds.values())) > SLOW_SECONDS:
             break
     return seconds
+
+
+def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Questions of both, by share; of what both measured, the new figures."""
+    by_share = {question["share"]: question for question in old}
+    for question in new:
+        before = by_share.get(question["share"], {"peers": []})["peers"]
+        again = {(peer["peer"], peer["setting"]) for peer in question["peers"]}
+        kept = [peer for peer in before if (peer["peer"], peer["setting"]) not in again]
+        by_share[question["share"]] = question | {"peers": kept + question["peers"]}
+    return [by_share[share] for share in sorted(by_share)]
 
 
 def _summary(seconds: list[float]) -> dict[str, float]:
@@ -150,9 +170,11 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _machine(args: argparse.Namespace) -> dict[str, Any]:
+    processor = Path("/proc/cpuinfo").read_text()
     packages = ("numpy", "torch", "faiss-cpu", "hnswlib", "usearch", "lancedb")
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": next(line.split(": ")[1] for line in processor.splitlines() if line.startswith("model name")),
+        "instructions": [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in processor.split()],
         "threads": args.threads,
         "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE", "detected"),
         "load_average_at_end": os.getloadavg()[0],
