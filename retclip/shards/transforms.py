@@ -43,6 +43,10 @@ class KeyTransform:
 
     def keys(self, vectors: npt.NDArray[np.float16] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """(n, D) unit vectors -> (n, r) keys; a key is the same bits in whatever batch it is computed."""
+        return normalised(self.mapped(vectors))
+
+    def mapped(self, vectors: npt.NDArray[np.float16] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(n, D) unit vectors -> (n, r) keys before they get unit length."""
         values = vectors.astype(np.float64)
         if self.matrix is not None and self.unit is not None:
             # Whole numbers below 2^53 add exactly in any order, so BLAS may block and thread as it likes.
@@ -51,7 +55,7 @@ class KeyTransform:
             values -= self.offset
         if self.scale is not None:
             values *= self.scale
-        return normalised(values)
+        return values
 
 
 def normalised(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -11,9 +11,9 @@ from retclip.core.segments import Neighbors
 from retclip.shards.search.pairs import Pairs, rank_in_run
 from retclip.shards.search.request import Request
 from retclip.shards.search.scope import Scope
-from retclip.shards.transforms import KeyTransform
+from retclip.shards.transforms import NORM_FLOOR, KeyTransform, normalised
 
-_PAIR_BLOCK = 128  # their float64 keys stay in the cache, and are small enough for malloc to give the same memory again
+_PAIR_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Measure:
         """(n,) cosine distance of each pair, in [0, 2]."""
         distance = np.empty(len(pairs.query), np.float32)
         order = np.argsort(pairs.position)  # neighbours of several queries are read and transformed once
+        # Copies go where the last block's went: what malloc gives back is paid for page by page.
+        room = np.empty((2, min(len(order), _PAIR_BLOCK), self.asked.shape[1]))
         # One thread: several spend what they gain on handing the interpreter to one another.
         for start in range(0, len(order), _PAIR_BLOCK):
             part = order[start : start + _PAIR_BLOCK]
             positions = pairs.position[part]
             first = rank_in_run(positions) == 0
-            keys = self.transform.keys(self.scope.vectors_at(positions[first]))
-            if len(keys) < len(part):
-                keys = keys[np.cumsum(first) - 1]
-            keys *= self.asked[pairs.query[part]]
-            distance[part] = np.clip(1.0 - np.add.reduce(keys, axis=1), 0.0, 2.0)
+            values = self.transform.mapped(self.scope.vectors_at(positions[first]))
+            keys = np.take(self.asked, pairs.query[part], axis=0, out=room[0, : len(part)], mode="clip")
+            distance[part] = distances(values, np.cumsum(first) - 1, keys, room[1, : len(part)])
         return distance
 
     def neighbors(self, pairs: Pairs, request: Request) -> Neighbors:
@@ -66,3 +66,37 @@ class Measure:
         result.shard[cell], result.row[cell] = at.shard[index], at.row[index]
         result.segment_id[cell] = at.segment_id[index]
         return result
+
+
+def distances(
+    values: npt.NDArray[np.float64],
+    row: npt.NDArray[np.int64],
+    asked: npt.NDArray[np.float64],
+    room: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.float32]:
+    """(n,) cosine distance, in [0, 2], of unit keys (n, r) to the rows of mapped vectors (m, r) that `row` (n,) names.
+
+    The answer is `exact_distances`, bit by bit. It is found by sums in whatever order is quick: where all float64
+    numbers that the exact sum can be round to one float32, the order does not matter, and elsewhere it is done again.
+
+    Args:
+        room: (n, r) to work in.
+    """
+    norms = np.sqrt(np.vecdot(values, values))
+    # mode="clip" is what lets numpy write to `out` at once; no row is outside.
+    keys = values if len(values) == len(row) else np.take(values, row, axis=0, out=room, mode="clip")
+    quick = 1.0 - np.vecdot(keys, asked) / np.maximum(norms, NORM_FLOOR)[row]
+    # Each of four sums of r products of unit vectors is wrong by at most (r + 8) / 2^53, in either order.
+    doubt = 4.0 * (values.shape[1] + 8) * 2.0**-53
+    found = (quick - doubt).astype(np.float32)
+    unsure = np.flatnonzero((found != (quick + doubt).astype(np.float32)) | (norms[row] < 2 * NORM_FLOOR))
+    found[unsure] = exact_distances(values[row[unsure]], asked[unsure])
+    clipped: npt.NDArray[np.float32] = np.clip(found, 0.0, 2.0)
+    return clipped
+
+
+def exact_distances(values: npt.NDArray[np.float64], asked: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """(n,) what distance is by definition: from keys of unit length, summed as numpy sums a row."""
+    products = normalised(values) * asked
+    distance: npt.NDArray[np.float64] = np.clip(1.0 - np.add.reduce(products, axis=1), 0.0, 2.0)
+    return distance.astype(np.float32)
