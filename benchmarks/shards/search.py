@@ -61,6 +61,7 @@ def main() -> None:
     corpus = Corpus.of(database)
     questions = [Question.draw(corpus, share) for share in args.shares]
     results = [_ours(database, corpus, question, args.reps) for question in questions]
+    _keep(args, results)
     for make in contestants(args.rows, args.peers):
         begun = time.perf_counter()
         peer = make(corpus)
@@ -73,6 +74,11 @@ def main() -> None:
                 print(f"  {question.share:4.0%} {peer.name} [{setting}]: {_line(row)}", flush=True)
         del peer
         gc.collect()
+        _keep(args, results)
+
+
+def _keep(args: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    """Write what is known by now: a long run that ends early loses one peer."""
     if args.out.exists():
         results = merged(json.loads(args.out.read_text())["questions"], results)
     args.out.write_text(json.dumps({"machine": _machine(args), "k": K, "questions": results}, indent=1) + "\n")

