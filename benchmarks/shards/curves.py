@@ -63,19 +63,23 @@ def draw(found: list[Point], out: Path) -> None:
         (left, [p for p in found if p.share == SHARE_OF_FIRST_PANEL], "rows", "rows in the database, a tenth asked"),
         (right, [p for p in found if p.rows == most], "share", f"share of {most:,} rows that is asked"),
     )
+    colours = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(point.name for point in found))}
     for axes, chosen, along, title in panels:
         lines: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
         for point in chosen:
             lines[point.name].append((getattr(point, along), point.milliseconds))
-        for number, (name, line) in enumerate(lines.items()):
+        for name, line in lines.items():
             ours, floor = name.startswith("retclip"), name.startswith("bare")
             style = "--" if floor else "-"
-            axes.plot(*zip(*sorted(line), strict=True), style, color=f"C{number}", marker="o", markersize=4,
+            axes.plot(*zip(*sorted(line), strict=True), style, color=colours[name], marker="o", markersize=4,
                       linewidth=2.6 if ours else 1.3, label=name)  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel=title)
         axes.grid(True, which="both", alpha=0.25)
     left.set_ylabel("milliseconds for 100 queries, k = 32 (median)")
-    right.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
+    named = {
+        label: line for axes in (left, right) for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    right.legend(named.values(), named, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
     figure.tight_layout()
     figure.savefig(out, dpi=110)
 
