@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from retclip.shards.search.kernels import NUMPY_FLOAT32, SHRINK
-from retclip.shards.search.keys import KeyBlock, KeyCache, read_keys
+from retclip.shards.search.keys import KeyBlock, KeyBudget, KeyCache, read_keys
 from retclip.shards.search.pairs import Pairs, in_reach
 from retclip.shards.search.request import Request
 from retclip.shards.search.scope import Scope
@@ -40,9 +40,9 @@ class FaissScan:
     name = "faiss float32"
     exact = True
 
-    def __init__(self, knn: Knn, cache_bytes: int) -> None:
+    def __init__(self, knn: Knn, budget: KeyBudget) -> None:
         self._knn = knn
-        self._cache = KeyCache(cache_bytes)
+        self._cache = KeyCache(budget)
 
     def candidates(
         self, asked: npt.NDArray[np.float64], request: Request, scope: Scope, transform: KeyTransform

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import suppress
+from pathlib import Path
 
-from retclip.shards.search.planner import Machine
+from retclip.shards.search.planner import GPU_SHARE, Machine
+
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def cache_limit() -> int:
-    """Bytes of keys to keep: a quarter of the memory of the machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+def cache_limit(device: str) -> int:
+    """Bytes of keys to keep: a quarter of the memory that this process may use, or `GPU_SHARE` of a GPU's."""
+    if device != "cpu":
+        return int(machine().cuda_bytes * GPU_SHARE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no control group, or one without a limit, whose file says "max"
+        memory = min(memory, int(CONTAINER_LIMIT.read_text()))
+    return memory // 4
 
 
 def machine() -> Machine:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from retclip.shards.search.kernels import PAD, SHRINK, Kernel
-from retclip.shards.search.keys import KeyBlock, KeyCache, read_keys
+from retclip.shards.search.keys import KeyBlock, KeyBudget, KeyCache, read_keys
 from retclip.shards.search.pairs import Pairs, in_reach
 from retclip.shards.search.request import Request
 from retclip.shards.search.scope import Scope
@@ -26,10 +26,10 @@ class Scan:
 
     exact = True
 
-    def __init__(self, kernel: Kernel, cache_bytes: int) -> None:
+    def __init__(self, kernel: Kernel, budget: KeyBudget) -> None:
         self.name = kernel.name
         self._kernel = kernel
-        self._cache = KeyCache(cache_bytes)
+        self._cache = KeyCache(budget)
         self._kept = local()
 
     def candidates(

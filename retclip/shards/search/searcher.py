@@ -12,9 +12,9 @@ from retclip.core.segments import Neighbors
 from retclip.shards.moments import Moments
 from retclip.shards.search.backend import Backend
 from retclip.shards.search.index_files import IndexGone
-from retclip.shards.search.machine import cache_limit, machine
+from retclip.shards.search.machine import machine
 from retclip.shards.search.measure import Measure
-from retclip.shards.search.planner import GPU_SHARE, BackendName, Plan, Work, choose
+from retclip.shards.search.planner import BackendName, Plan, Work, choose
 from retclip.shards.search.request import Request
 from retclip.shards.search.scope import Scope
 from retclip.shards.snapshot import Snapshot
@@ -25,11 +25,15 @@ _SAMPLE = 16  # queries by which an index is judged
 
 
 class Searcher:
-    """Searches one snapshot; keeps statistics, scopes and the keys of the class sets asked last."""
+    """Searches one snapshot; keeps statistics, scopes and the keys of the class sets asked last.
+
+    Args:
+        cache_bytes: of keys to keep; None shares a budget with every other database of the process.
+    """
 
     def __init__(self, snapshot: Snapshot, cache_bytes: int | None = None) -> None:
         self._snapshot = snapshot
-        self._cache_bytes = cache_limit() if cache_bytes is None else cache_bytes
+        self._cache_bytes = cache_bytes
         self._transforms: dict[str, KeyTransform] = {}
         self._scope: tuple[tuple[int, ...], Scope] | None = None
         self._backends: dict[BackendName, Backend] = {}
@@ -122,12 +126,14 @@ class Searcher:
         return self._backends[name]
 
     def _make(self, name: BackendName) -> Backend:
-        from retclip.shards.search import faiss_scan, ivf, kernels, scan  # need torch, which `db info` does without
+        from retclip.shards.search import faiss_scan, ivf, kernels, keys, scan  # need torch, `db info` does without
 
         if name == "ivf":
             return ivf.InvertedFiles(self._snapshot)
+        device = "cuda" if name == "cuda" else "cpu"
+        budget = keys.shared_budget(device) if self._cache_bytes is None else keys.KeyBudget(self._cache_bytes)
         if name == "faiss-gpu":
-            return faiss_scan.FaissScan(faiss_scan.gpu_knn(), self._cache_bytes)
+            return faiss_scan.FaissScan(faiss_scan.gpu_knn(), budget)
         if name == "cuda":
-            return scan.Scan(kernels.float16_kernel("cuda"), int(machine().cuda_bytes * GPU_SHARE))
-        return scan.Scan(kernels.fastest_cpu_kernel(), self._cache_bytes)
+            return scan.Scan(kernels.float16_kernel("cuda"), budget)
+        return scan.Scan(kernels.fastest_cpu_kernel(), budget)

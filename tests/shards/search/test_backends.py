@@ -12,6 +12,7 @@ from retclip.shards import durable
 from retclip.shards.search import Request, Searcher, planner, write_indexes
 from retclip.shards.search.faiss_scan import FaissScan
 from retclip.shards.search.kernels import CPU_KERNELS, float16_kernel
+from retclip.shards.search.keys import KeyBudget
 from retclip.shards.search.scan import Scan
 
 
@@ -51,8 +52,11 @@ def cpu_knn(queries, keys, k):
     return faiss.knn(queries, keys, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
-EXACT = {kernel.name: lambda kernel=kernel: Scan(kernel, 1 << 20) for kernel in (*CPU_KERNELS, float16_kernel("cpu"))}
-EXACT["faiss"] = lambda: FaissScan(cpu_knn, 1 << 20)
+EXACT = {
+    kernel.name: lambda kernel=kernel: Scan(kernel, KeyBudget(1 << 20))
+    for kernel in (*CPU_KERNELS, float16_kernel("cpu"))
+}
+EXACT["faiss"] = lambda: FaissScan(cpu_knn, KeyBudget(1 << 20))
 
 
 def same_bits(first, second):
@@ -104,7 +108,7 @@ def test_faiss_in_doubt_scores_in_full(make, tmp_path):
     segments, _ = make.rows(300)
     database = make.build(tmp_path / "d.retdb", segments, np.ones((300, 8), np.float32))
     searcher = Searcher(database.snapshot)
-    searcher._backends["cpu"] = FaissScan(cpu_knn, 1 << 20)
+    searcher._backends["cpu"] = FaissScan(cpu_knn, KeyBudget(1 << 20))
     found = searcher.search(np.ones((2, 8), np.float32), Request(5, tuple(range(5)), None, "none"), "cpu")
     assert found.segment_id[0].tolist() == sorted(s.segment_id for s in segments)[:5]
 
