@@ -69,12 +69,17 @@ class Scope:
         """(n, D) stored vectors."""
         run = self._runs(positions)
         rows, shards = self.begin[run] + positions - self.start[run], self.shard[run]
-        vectors = np.empty((len(positions), self.snapshot.dim), np.float16)
-        for shard in np.unique(shards).tolist():
+        # numpy.memmap is slow to index
+        stored = {shard: np.asarray(self.snapshot.shards[shard].reader.vectors) for shard in np.unique(shards).tolist()}
+        if len(stored) == 1:
+            [vectors] = stored.values()
+            found: npt.NDArray[np.float16] = vectors[rows]
+            return found
+        gathered = np.empty((len(positions), self.snapshot.dim), np.float16)
+        for shard, vectors in stored.items():
             here = shards == shard
-            stored = np.asarray(self.snapshot.shards[shard].reader.vectors)  # numpy.memmap is slow to index
-            vectors[here] = stored[rows[here]]
-        return vectors
+            gathered[here] = vectors[rows[here]]
+        return gathered
 
     def located(self, positions: npt.NDArray[np.int64]) -> Located:
         """Class, shard, row and segment id of each position."""
