@@ -80,6 +80,7 @@ def distances(
     numbers that the exact sum can be round to one float32, the order does not matter, and elsewhere it is done again.
 
     Args:
+        row: ascending; every row is named at least once.
         room: (n, r) to work in.
     """
     norms = np.sqrt(np.vecdot(values, values))
