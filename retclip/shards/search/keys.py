@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
-from threading import RLock
+from threading import Lock, RLock
 from weakref import WeakSet, finalize
 
 import numpy as np
@@ -19,6 +19,8 @@ from retclip.shards.search.kernels import Kernel
 from retclip.shards.search.machine import cache_limit
 from retclip.shards.search.scope import Scope
 from retclip.shards.transforms import KeyTransform
+
+Name = tuple[object, ...]
 
 BLOCK_ROWS = 65_536
 _STEP_ROWS = 4_096  # few enough steps for busy processors, where every parallel call waits for the slowest thread
@@ -64,51 +66,68 @@ def read_keys(scope: Scope, transform: KeyTransform, kernel: Kernel) -> Iterator
 class KeyBudget:
     """Bytes of keys that all caches of one memory may keep together; what was asked longest ago gives way.
 
-    Safe to share between threads.
+    Safe to share between threads. What is being read holds its place: two threads must not both fill the memory.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.used = 0
-        self._kept: OrderedDict[tuple[object, ...], tuple[int, list[KeyBlock]]] = OrderedDict()
+        self._kept: OrderedDict[Name, tuple[int, list[KeyBlock]]] = OrderedDict()
+        self._reading: dict[Name, int] = {}
         self._owners = count()
-        # Reentrant: a cache that is collected while this thread reads for another one gives its blocks back.
+        # Reentrant: a cache may be collected, and give its blocks back, while this thread holds the lock.
         self._lock = RLock()
-        _budgets.add(self)
+        _shared.add(self)
+
+    @property
+    def used(self) -> int:
+        """Bytes kept and being read."""
+        with self._lock:
+            kept = list(self._kept.values())  # a copy: see above
+            return sum(size for size, _ in kept) + sum(self._reading.values())
 
     def owner(self) -> int:
-        """A number for one more cache."""
+        """A number for one more cache, with which its names begin."""
         return next(self._owners)
 
-    def blocks(self, name: tuple[object, ...], size: int, read: Callable[[], Iterable[KeyBlock]]) -> Iterable[KeyBlock]:
-        """Blocks kept under a name, or read anew; blocks of `size` bytes above the limit are never kept."""
-        if size > self.limit:
-            return read()
-        with self._lock:  # held while reading: two threads must not both fill the memory
-            if name in self._kept:
-                self._kept.move_to_end(name)
-                return self._kept[name][1]
-            while self._kept and size + self.used > self.limit:
-                self._drop(next(iter(self._kept)))
-            blocks = list(read())
-            self._kept[name] = (size, blocks)
-            self.used += size
-            return blocks
+    def get(self, name: Name) -> list[KeyBlock] | None:
+        """Blocks kept under a name."""
+        with self._lock:
+            if name not in self._kept:
+                return None
+            self._kept.move_to_end(name)
+            return self._kept[name][1]
+
+    def reserve(self, name: Name, size: int) -> bool:
+        """Make room for blocks to be read; False where the limit or what others are reading leaves none."""
+        with self._lock:
+            if sum(self._reading.values()) + size > self.limit:
+                return False
+            while self.used + size > self.limit:
+                self._kept.popitem(last=False)
+            self._reading[name] = size
+            return True
+
+    def keep(self, name: Name, blocks: list[KeyBlock]) -> None:
+        """What was read for a reserved name."""
+        with self._lock:
+            self._kept[name] = (self._reading.pop(name), blocks)
+
+    def give_up(self, name: Name) -> None:
+        """A reserved name could not be read."""
+        with self._lock:
+            del self._reading[name]
 
     def forget(self, owner: int) -> None:
         """Give back what one cache kept."""
         with self._lock:
             for name in list(self._kept):
                 if name[0] == owner:
-                    self._drop(name)
+                    del self._kept[name]
 
-    def _drop(self, name: tuple[object, ...]) -> None:
-        size, _ = self._kept.pop(name, (0, []))  # a cache that is collected just now was quicker
-        self.used -= size
-
-    def unlock(self) -> None:
-        """For a child of fork, which must not inherit a lock that a thread of its parent holds."""
+    def after_fork(self) -> None:
+        """In a child, where no thread goes on that held the lock or was reading."""
         self._lock = RLock()
+        self._reading.clear()
 
 
 class KeyCache:
@@ -116,22 +135,41 @@ class KeyCache:
 
     def __init__(self, budget: KeyBudget) -> None:
         self._budget, self._owner = budget, budget.owner()
+        self._reading = Lock()  # two threads that ask the same would both read it
         finalize(self, budget.forget, self._owner)
+        _shared.add(self)
 
-    def blocks(self, name: tuple[object, ...], size: int, read: Callable[[], Iterable[KeyBlock]]) -> Iterable[KeyBlock]:
-        """See `KeyBudget.blocks`."""
-        return self._budget.blocks((self._owner, *name), size, read)
+    def blocks(self, name: Name, size: int, read: Callable[[], Iterable[KeyBlock]]) -> Iterable[KeyBlock]:
+        """Blocks kept under a name, or read anew; blocks of `size` bytes for which there is no room are not kept."""
+        name = (self._owner, *name)
+        with self._reading:
+            kept = self._budget.get(name)
+            if kept is not None:
+                return kept
+            if not self._budget.reserve(name, size):
+                return read()
+            try:
+                blocks = list(read())
+            except BaseException:
+                self._budget.give_up(name)
+                raise
+            self._budget.keep(name, blocks)
+            return blocks
+
+    def after_fork(self) -> None:
+        """In a child, where the thread that was reading does not go on."""
+        self._reading = Lock()
 
 
-_budgets: WeakSet[KeyBudget] = WeakSet()
+_shared: WeakSet[KeyBudget | KeyCache] = WeakSet()
 
 
-def _unlock() -> None:
-    for budget in _budgets:
-        budget.unlock()
+def _after_fork() -> None:
+    for part in _shared:
+        part.after_fork()
 
 
-os.register_at_fork(after_in_child=_unlock)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @cache

@@ -13,7 +13,7 @@ from retclip.shards.search.request import Request
 from retclip.shards.search.scope import Scope
 from retclip.shards.transforms import NORM_FLOOR, KeyTransform, normalised
 
-_PAIR_BLOCK = 256
+_PAIR_BLOCK = 256  # few calls, and float64 copies that a processor's cache can hold
 
 
 @dataclass(frozen=True)

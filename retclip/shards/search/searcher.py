@@ -25,15 +25,10 @@ _SAMPLE = 16  # queries by which an index is judged
 
 
 class Searcher:
-    """Searches one snapshot; keeps statistics, scopes and the keys of the class sets asked last.
+    """Searches one snapshot; keeps statistics, scopes and the keys of the class sets asked last."""
 
-    Args:
-        cache_bytes: of keys to keep; None shares a budget with every other database of the process.
-    """
-
-    def __init__(self, snapshot: Snapshot, cache_bytes: int | None = None) -> None:
+    def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._cache_bytes = cache_bytes
         self._transforms: dict[str, KeyTransform] = {}
         self._scope: tuple[tuple[int, ...], Scope] | None = None
         self._backends: dict[BackendName, Backend] = {}
@@ -130,10 +125,8 @@ class Searcher:
 
         if name == "ivf":
             return ivf.InvertedFiles(self._snapshot)
-        device = "cuda" if name == "cuda" else "cpu"
-        budget = keys.shared_budget(device) if self._cache_bytes is None else keys.KeyBudget(self._cache_bytes)
         if name == "faiss-gpu":
-            return faiss_scan.FaissScan(faiss_scan.gpu_knn(), budget)
+            return faiss_scan.FaissScan(faiss_scan.gpu_knn(), keys.shared_budget("cpu"))
         if name == "cuda":
-            return scan.Scan(kernels.float16_kernel("cuda"), budget)
-        return scan.Scan(kernels.fastest_cpu_kernel(), budget)
+            return scan.Scan(kernels.float16_kernel("cuda"), keys.shared_budget("cuda"))
+        return scan.Scan(kernels.fastest_cpu_kernel(), keys.shared_budget("cpu"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retclip.shards.search import keys, machine
+from retclip.shards.search import keys, machine, planner
 from retclip.shards.search.keys import KeyBlock, KeyBudget, KeyCache
 
 
@@ -66,39 +67,81 @@ def test_the_budget_is_never_exceeded(asked: list[tuple[int, int, int]], limit: 
         assert budget.used <= limit
 
 
-def _ask(budget: KeyBudget) -> None:
-    KeyCache(budget).blocks(("a",), 1, reader([], 0))
-
-
-def test_a_child_of_fork_does_not_wait_for_a_thread_of_its_parent() -> None:
-    budget, entered, leave = KeyBudget(10), threading.Event(), threading.Event()
+@contextmanager
+def reading(cache: KeyCache, size: int) -> Iterator[None]:
+    """While another thread reads blocks for a cache."""
+    entered, leave = threading.Event(), threading.Event()
 
     def slow() -> list[KeyBlock]:
         entered.set()
         leave.wait(60)
         return [block(0)]
 
-    holder = threading.Thread(target=lambda: KeyCache(budget).blocks(("slow",), 1, slow))
+    holder = threading.Thread(target=lambda: cache.blocks(("slow",), size, slow))
     holder.start()
     assert entered.wait(60)
-    child = multiprocessing.get_context("fork").Process(target=_ask, args=(budget,))
-    child.start()
-    child.join(60)
-    leave.set()
-    holder.join()
+    try:
+        yield
+    finally:
+        leave.set()
+        holder.join()
+
+
+def test_a_database_does_not_wait_for_another_that_is_read() -> None:
+    budget = KeyBudget(10)
+    mine, other = KeyCache(budget), KeyCache(budget)
+    with reading(other, 6):
+        assert len(list(mine.blocks(("a",), 4, reader([], 1)))) == 1
+        assert budget.used == 10
+
+
+def test_what_is_being_read_keeps_its_place() -> None:
+    budget, read = KeyBudget(10), []
+    mine, other = KeyCache(budget), KeyCache(budget)
+    with reading(other, 6):
+        for _ in range(2):
+            list(mine.blocks(("a",), 5, reader(read, 1)))
+    assert read == [1, 1], "there was no room to keep it"
+    assert budget.used == 6
+
+
+def test_what_could_not_be_read_takes_no_room() -> None:
+    def broken() -> list[KeyBlock]:
+        raise OSError("the disk is gone")
+
+    budget = KeyBudget(10)
+    cache = KeyCache(budget)
+    with pytest.raises(OSError, match="the disk is gone"):
+        cache.blocks(("a",), 10, broken)
+    assert budget.used == 0
+    [found] = cache.blocks(("a",), 10, reader([], 3))
+    assert found.begin == 3
+
+
+def ask(cache: KeyCache) -> None:
+    cache.blocks(("a",), 10, reader([], 0))
+    assert cache.blocks(("a",), 10, reader([], 1))[0].begin == 0  # type: ignore[index]  # kept: all room is free again
+
+
+def test_a_child_of_fork_does_not_wait_for_a_thread_of_its_parent() -> None:
+    cache = KeyCache(KeyBudget(10))
+    with reading(cache, 6):
+        child = multiprocessing.get_context("fork").Process(target=ask, args=(cache,))
+        child.start()
+        child.join(60)
     assert child.exitcode == 0
 
 
 def test_open_databases_share_the_budget_of_the_process(make, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     shared = KeyBudget(1 << 20)
     monkeypatch.setattr(keys, "shared_budget", {"cpu": shared}.__getitem__)
-    databases = []
+    databases, used = [], []
     for name in ("one", "two"):
         segments, vectors = make.rows(60)
         databases.append(make.build(tmp_path / f"{name}.retdb", segments, vectors))
         databases[-1].search(vectors[:4], 3)
-    row_bytes = shared.used // 120
-    assert shared.used == 120 * row_bytes > 0
+        used.append(shared.used)
+    assert used[1] == 2 * used[0] > 0
     del databases
     gc.collect()
     assert shared.used == 0
@@ -114,3 +157,8 @@ def test_a_container_s_limit_counts(
     monkeypatch.setattr(machine, "CONTAINER_LIMIT", file)
     limit = machine.cache_limit("cpu")
     assert limit == share if share else limit > 1 << 28
+
+
+def test_keys_may_take_a_share_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "machine", lambda: planner.Machine(1, cuda_bytes=1000))
+    assert machine.cache_limit("cuda") == 1000 * planner.GPU_SHARE

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from retclip.core.errors import DatabaseError
 from retclip.shards import TRANSFORMS
 from retclip.shards.search import Request, Searcher
+from retclip.shards.search.keys import KeyBudget
 from retclip.shards.search.scope import Scope
 
 
@@ -129,11 +130,13 @@ def test_blocks_and_cache_do_not_change_the_answer(make, tmp_path, monkeypatch):
     monkeypatch.setattr("retclip.shards.search.scan._TILE_SCORES", 50)
     monkeypatch.setattr("retclip.shards.search.searcher.QUERY_BLOCK", 3)
     monkeypatch.setattr("retclip.shards.search.measure._PAIR_BLOCK", 5)
-    streamed = Searcher(database.snapshot, cache_bytes=0)
-    for searcher in (Searcher(database.snapshot), streamed, streamed):
-        again = searcher.search(vectors[:20], request)
-        assert again.distance.tobytes() == expected.distance.tobytes()
-        assert again.segment_id.tobytes() == expected.segment_id.tobytes()
+    for room in (1 << 20, 0):
+        monkeypatch.setattr("retclip.shards.search.keys.shared_budget", {"cpu": KeyBudget(room)}.__getitem__)
+        searcher = Searcher(database.snapshot)
+        for _ in range(2):
+            again = searcher.search(vectors[:20], request)
+            assert again.distance.tobytes() == expected.distance.tobytes()
+            assert again.segment_id.tobytes() == expected.segment_id.tobytes()
 
 
 def test_equal_vectors_are_ordered_by_segment_id(make, tmp_path):
