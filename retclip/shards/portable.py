@@ -130,7 +130,7 @@ def key_reader(database: Database, facts: Facts) -> Any:
     """
     transform = facts.keys
     assert transform is not None
-    width = transform.keys(np.zeros((1, database.space.dim), np.float16)).shape[1]
+    width = transform.width(database.space.dim)
     numbers = [pa.field("class_id", pa.int32()), pa.field("row", pa.int64())]
     key = pa.field(KEY, pa.list_(pa.float32(), width))
     schema = pa.schema([*tables.SEGMENT_SCHEMA, *numbers, key], {_MARK: facts.to_text().encode()})

@@ -140,8 +140,9 @@ def class_bytes(columns: dict[str, npt.NDArray[Any]], digests: Sequence[bytes]) 
 def read_classes(path: Path) -> tuple[dict[str, npt.NDArray[Any]], list[bytes]]:
     """Inverse of `class_bytes`."""
     batch = _map_batch(path)
-    columns = {name: batch.column(name).to_numpy() for name in ("class_id", "begin", "count", "things")}
-    columns["mean"] = batch.column("mean").flatten().to_numpy().reshape(batch.num_rows, -1)
+    # `to_numpy` would import pandas where that is installed: half a second before the first answer.
+    columns = {name: np.from_dlpack(batch.column(name)) for name in ("class_id", "begin", "count", "things")}
+    columns["mean"] = np.from_dlpack(batch.column("mean").flatten()).reshape(batch.num_rows, -1)
     return columns, batch.column("digest").to_pylist()
 
 

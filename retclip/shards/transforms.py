@@ -45,6 +45,10 @@ class KeyTransform:
         """(n, D) unit vectors -> (n, r) keys; a key is the same bits in whatever batch it is computed."""
         return normalised(self.mapped(vectors))
 
+    def width(self, dim: int) -> int:
+        """Numbers of a key of vectors with `dim` numbers."""
+        return dim if self.matrix is None else self.matrix.shape[1]
+
     def mapped(self, vectors: npt.NDArray[np.float16] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """(n, D) unit vectors -> (n, r) keys before they get unit length."""
         values = vectors.astype(np.float64)

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from retclip.shards.search.quick_keys import cast, squared_lengths
+
 # Queries are shrunk by this, so that a product of rounded unit vectors stays below 1 and its rounding below half an ulp
 # of [0.5, 1): for bfloat16 that is half of what products around 1 would cost.
 SHRINK = 1.0 - 2.0**-6
@@ -49,6 +51,21 @@ class Kernel:
         lost = keys - held.float().numpy()
         longest = float(np.sqrt(np.einsum("ij,ij->i", lost, lost).max(initial=0.0)))
         return held.to(self.device), longest
+
+    @property
+    def is_numpy(self) -> bool:
+        """Whether keys are float32 numbers that numpy can write."""
+        return self.dtype == torch.float32 and self.device == "cpu"
+
+    def hold(self, keys: npt.NDArray[np.float32], target: torch.Tensor) -> float:
+        """Write (n, r) keys into `target` in this kernel's format; see `rounded` for what is returned."""
+        held = torch.empty(target.shape, dtype=self.dtype)
+        cast(torch.from_numpy(keys), held)
+        target.copy_(held)
+        back = np.empty_like(keys)
+        cast(held, torch.from_numpy(back))
+        lost = squared_lengths(np.subtract(keys, back, out=back))  # exact differences: neighbours in size
+        return float(np.sqrt(lost.max(initial=0.0))) * (1 + 2.0**-16)
 
     def scores(self, queries: torch.Tensor, keys: torch.Tensor, room: torch.Tensor | None = None) -> torch.Tensor:
         """(n', M) float32 products; n' is n rounded up to a multiple of `PAD`, the spare rows are -inf.

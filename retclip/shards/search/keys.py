@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -17,13 +18,15 @@ import torch
 
 from retclip.shards.search.kernels import Kernel
 from retclip.shards.search.machine import cache_limit
+from retclip.shards.search.quick_keys import quick_keys
 from retclip.shards.search.scope import Scope
 from retclip.shards.transforms import KeyTransform
 
 Name = tuple[object, ...]
+Rows = npt.NDArray[np.int64]
 
 BLOCK_ROWS = 65_536
-_STEP_ROWS = 4_096  # few enough steps for busy processors, where every parallel call waits for the slowest thread
+_STEP_ROWS = 512  # float32 numbers that a processor's cache can hold
 
 
 @dataclass(frozen=True)
@@ -45,22 +48,28 @@ class KeyBlock:
 
 def read_keys(scope: Scope, transform: KeyTransform, kernel: Kernel) -> Iterator[KeyBlock]:
     """Blocks of all keys of a scope, read from the disk in bounded memory."""
-    for begin in range(0, len(scope), BLOCK_ROWS):
-        end = min(begin + BLOCK_ROWS, len(scope))
-        steps = []
-        for step in range(begin, end, _STEP_ROWS):
-            positions = np.arange(step, min(step + _STEP_ROWS, end))
-            # torch widens binary16 in vector registers, numpy number by number
-            vectors = torch.from_numpy(scope.vectors_at(positions)).float().numpy()
-            steps.append(kernel.rounded(transform.keys(vectors)))
-        classes = scope.classes_at(np.arange(begin, end))
-        ordinal = np.cumsum(np.diff(classes, prepend=classes[:1]) != 0)
-        yield KeyBlock(
-            begin,
-            torch.cat([keys for keys, _ in steps]),
-            max(loss for _, loss in steps),
-            ordinal,
-        )
+    width = transform.width(scope.snapshot.dim)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for begin in range(0, len(scope), BLOCK_ROWS):
+            positions = np.arange(begin, min(begin + BLOCK_ROWS, len(scope)))
+            keys = torch.empty((len(positions), width), dtype=kernel.dtype, device=kernel.device)
+
+            def read(start: int, positions: Rows = positions, keys: torch.Tensor = keys) -> float:
+                vectors = scope.vectors_at(positions[start : start + _STEP_ROWS])
+                return _fill(keys[start : start + _STEP_ROWS], vectors, transform, kernel)
+
+            loss = max(threads.map(read, range(0, len(positions), _STEP_ROWS)))
+            classes = scope.classes_at(positions)
+            ordinal = np.cumsum(np.diff(classes, prepend=classes[:1]) != 0)
+            yield KeyBlock(begin, keys, loss, ordinal)
+
+
+def _fill(keys: torch.Tensor, vectors: npt.NDArray[np.float16], transform: KeyTransform, kernel: Kernel) -> float:
+    """Write keys of stored vectors; returns the largest length of what is missing."""
+    if kernel.is_numpy:
+        return quick_keys(vectors, transform, keys.numpy())
+    quick = np.empty(keys.shape, np.float32)
+    return quick_keys(vectors, transform, quick) + kernel.hold(quick, keys)
 
 
 class KeyBudget:
