@@ -52,7 +52,7 @@ class FaissScan:
         name = (request.transform, request.classes)
         queries, query_loss = NUMPY_FLOAT32.rounded(asked * SHRINK)
         found, error = Pairs.none(), 0.0
-        for block in self._cache.blocks(name, size, lambda: read_keys(scope, transform, NUMPY_FLOAT32)):
+        for block in self._cache.blocks(name, size, lambda passing: read_keys(scope, transform, NUMPY_FLOAT32, passing)):
             error = max(error, NUMPY_FLOAT32.error(asked.shape[1], query_loss, block.loss))
             wanted = Wanted(request.cap or request.k, None, 2 * error)
             parts = [self._range(queries, block, rows, wanted, scope) for rows in _ranges(block, request)]

@@ -46,13 +46,20 @@ class KeyBlock:
     ordinal: npt.NDArray[np.int64]
 
 
-def read_keys(scope: Scope, transform: KeyTransform, kernel: Kernel) -> Iterator[KeyBlock]:
-    """Blocks of all keys of a scope, read from the disk in bounded memory."""
+def read_keys(scope: Scope, transform: KeyTransform, kernel: Kernel, passing: bool) -> Iterator[KeyBlock]:
+    """Blocks of all keys of a scope, read from the disk.
+
+    `passing`: a block is not looked at any more when the next is asked for, which then takes its memory: to touch fresh
+    memory takes several times as long as to make keys.
+    """
     width = transform.width(scope.snapshot.dim)
+    room = torch.empty(0)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         for begin in range(0, len(scope), BLOCK_ROWS):
             positions = np.arange(begin, min(begin + BLOCK_ROWS, len(scope)))
-            keys = torch.empty((len(positions), width), dtype=kernel.dtype, device=kernel.device)
+            if not passing or begin == 0:
+                room = torch.empty((len(positions), width), dtype=kernel.dtype, device=kernel.device)
+            keys = room[: len(positions)]
 
             def read(start: int, positions: Rows = positions, keys: torch.Tensor = keys) -> float:
                 vectors = scope.vectors_at(positions[start : start + _STEP_ROWS])
@@ -148,17 +155,20 @@ class KeyCache:
         finalize(self, budget.forget, self._owner)
         _shared.add(self)
 
-    def blocks(self, name: Name, size: int, read: Callable[[], Iterable[KeyBlock]]) -> Iterable[KeyBlock]:
-        """Blocks kept under a name, or read anew; blocks of `size` bytes for which there is no room are not kept."""
+    def blocks(self, name: Name, size: int, read: Callable[[bool], Iterable[KeyBlock]]) -> Iterable[KeyBlock]:
+        """Blocks kept under a name, or read anew; blocks of `size` bytes for which there is no room are not kept.
+
+        `read` is told whether each block may take the memory of the one before.
+        """
         name = (self._owner, *name)
         with self._reading:
             kept = self._budget.get(name)
             if kept is not None:
                 return kept
             if not self._budget.reserve(name, size):
-                return read()
+                return read(True)
             try:
-                blocks = list(read())
+                blocks = list(read(False))
             except BaseException:
                 self._budget.give_up(name)
                 raise

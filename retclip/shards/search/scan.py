@@ -61,7 +61,9 @@ class Scan:
     def _blocks(self, scope: Scope, width: int, request: Request, transform: KeyTransform) -> Iterable[KeyBlock]:
         size = len(scope) * width * self._kernel.dtype.itemsize
         return self._cache.blocks(
-            (request.transform, request.classes), size, lambda: read_keys(scope, transform, self._kernel)
+            (request.transform, request.classes),
+            size,
+            lambda passing: read_keys(scope, transform, self._kernel, passing),
         )
 
 

@@ -23,8 +23,8 @@ def block(number: int) -> KeyBlock:
     return KeyBlock(number, torch.zeros(1, 1), 0.0, np.zeros(1, np.int64))
 
 
-def reader(read: list[int], number: int) -> Callable[[], list[KeyBlock]]:
-    def blocks() -> list[KeyBlock]:
+def reader(read: list[int], number: int) -> Callable[[bool], list[KeyBlock]]:
+    def blocks(_passing: bool) -> list[KeyBlock]:
         read.append(number)
         return [block(number)]
 
@@ -39,6 +39,19 @@ def test_what_was_asked_longest_ago_gives_way_in_whichever_cache_it_is() -> None
         assert found.begin == number
     assert read == [0, 1, 2, 1]
     assert budget.used == 20
+
+
+def test_only_blocks_that_are_not_kept_may_share_memory() -> None:
+    told: list[bool] = []
+
+    def blocks(passing: bool) -> list[KeyBlock]:
+        told.append(passing)
+        return [block(0)]
+
+    cache = KeyCache(KeyBudget(20))
+    for number, size in ((0, 20), (1, 21), (2, 20)):
+        cache.blocks(("vocabulary", number), size, blocks)
+    assert told == [False, True, False]
 
 
 def test_caches_do_not_take_one_another_s_blocks_for_their_own() -> None:
@@ -72,7 +85,7 @@ def reading(cache: KeyCache, size: int) -> Iterator[None]:
     """While another thread reads blocks for a cache."""
     entered, leave = threading.Event(), threading.Event()
 
-    def slow() -> list[KeyBlock]:
+    def slow(_passing: bool) -> list[KeyBlock]:
         entered.set()
         leave.wait(60)
         return [block(0)]
@@ -106,7 +119,7 @@ def test_what_is_being_read_keeps_its_place() -> None:
 
 
 def test_what_could_not_be_read_takes_no_room() -> None:
-    def broken() -> list[KeyBlock]:
+    def broken(_passing: bool) -> list[KeyBlock]:
         raise OSError("the disk is gone")
 
     budget = KeyBudget(10)

@@ -65,9 +65,10 @@ def test_a_cast_in_pieces_is_a_cast(rows: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("passing", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_tell_what_they_lost(
-    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Kernel, kind: str
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Kernel, kind: str, passing: bool
 ) -> None:
     monkeypatch.setattr("retclip.shards.search.keys.BLOCK_ROWS", 70)
     monkeypatch.setattr("retclip.shards.search.keys._STEP_ROWS", 9)
@@ -76,10 +77,13 @@ def test_blocks_tell_what_they_lost(
     database = make.build(tmp_path / "d.retdb", segments, vectors, shard_rows=50)
     transform = fit(kind, database.snapshot.moments())
     scope = Scope.of(database.snapshot, (0, 2, 4))
-    blocks = list(read_keys(scope, transform, kernel))
-    assert [block.begin for block in blocks] == list(range(0, len(scope), 70))
-    for block in blocks:
+    begun, places = [], set()
+    for block in read_keys(scope, transform, kernel, passing):
         positions = np.arange(block.begin, block.begin + len(block.keys))
         assert block.keys.dtype == kernel.dtype
         lost = farthest(block.keys.float().numpy(), transform.keys(scope.vectors_at(positions)))
         assert lost <= block.loss < 10 * lost + 6e-6
+        begun.append(block)  # what is held on to keeps its memory
+        places.add(block.keys.data_ptr())
+    assert [block.begin for block in begun] == list(range(0, len(scope), 70))
+    assert len(places) == (1 if passing else len(begun))
