@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from retclip.core.errors import DatabaseError
 from retclip.core.identity import FeatureSpace
 from retclip.core.segments import Neighbors, StoredSegment
+from retclip.core.threads import cached_property
 from retclip.shards.classes import ClassTable, StoredClass
 from retclip.shards.creation import create_folder, timestamp
 from retclip.shards.leases import Lease

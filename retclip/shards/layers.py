@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,6 +18,7 @@ from pyroaring import BitMap
 from retclip.core.errors import DatabaseError, require
 from retclip.core.identity import FeatureSpace
 from retclip.core.segments import Neighbors, StoredSegment
+from retclip.core.threads import cached_property
 from retclip.shards.catalog import open_database
 from retclip.shards.class_union import ClassUnion
 from retclip.shards.classes import ClassEntry, ClassTable, StoredClass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retclip.core.errors import DatabaseError
+from retclip.core.threads import cached_property
 from retclip.shards.durable import file_sha256
 from retclip.shards.manifest import ShardEntry
 from retclip.shards.moments import Moments

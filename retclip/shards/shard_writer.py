@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from retclip.core.errors import require
 from retclip.core.identity import FeatureSpace
+from retclip.core.threads import Threads
 from retclip.shards import durable
 from retclip.shards.manifest import FORMAT, SHARD_FILE, ShardEntry, canonical_json
 from retclip.shards.moments import Moments
@@ -166,7 +166,7 @@ def _fill(folder: Path, shard_id: str, batch: RowBatch, space: FeatureSpace) -> 
 
     rows, dim = batch.vectors.shape
     # The product of the moments takes as long as all else together, which keeps one core busy at most.
-    with ThreadPoolExecutor(1) as pool:
+    with Threads(1) as pool:
         moments = pool.submit(Moments.of, batch.vectors) if rows >= dim else None
         files = {name: durable.write_file(folder / name, parts) for name, parts in shard_files(batch)}
         if moments is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from retclip.core.threads import cached_property
 from retclip.core.vocabulary import normalise_name
 from retclip.shards.classes import ClassTable, StoredClass
 from retclip.shards.manifest import ShardEntry

@@ -151,17 +151,22 @@ class RowTables:
 
     def __init__(self, meta: Path, blobs: Path) -> None:
         self._blobs_path = blobs
-        self._meta = pq.ParquetFile(meta)
+        self._file = pa.OSFile(str(meta))
+        self._metadata = pq.ParquetFile(self._file).metadata
         self._blobs: Any = None
+
+    def _meta(self) -> pq.ParquetFile:
+        """A reader for one call: threads may share the file, whose reads say where, but not a reader of Parquet."""
+        return pq.ParquetFile(self._file, metadata=self._metadata)
 
     def columns(self, *names: str) -> pa.Table:
         """Whole columns of meta.parquet as a table."""
-        return self._meta.read(columns=list(names))
+        return self._meta().read(columns=list(names))
 
     def rows(self, rows: npt.NDArray[np.int64]) -> pa.Table:
         """The asked rows, in the asked order: the columns of meta.parquet and `mask_counts`."""
         groups, inverse = np.unique(rows // ROW_GROUP_ROWS, return_inverse=True)
-        table = self._meta.read_row_groups(groups.tolist())
+        table = self._meta().read_row_groups(groups.tolist())
         table = table.take(pa.array(inverse * ROW_GROUP_ROWS + rows % ROW_GROUP_ROWS))
         return table.append_column("mask_counts", self.mask_counts(rows))
 

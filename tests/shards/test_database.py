@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,17 @@ def test_opening_and_listing_load_no_heavy_library(database):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_threads_share_the_rows_of_a_database(make, tmp_path):
+    segments, vectors = make.rows(3000)
+    database = make.build(tmp_path / "d.retdb", segments, vectors, shard_rows=700)
+    positions = [(shard, row) for shard, row, _ in database.iter_segments()]
+    expected = database.segments(positions)
+
+    def read(seed):
+        chosen = np.random.default_rng(seed).integers(0, len(positions), 20).tolist()
+        return database.segments([positions[i] for i in chosen]) == [expected[i] for i in chosen]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(300)))

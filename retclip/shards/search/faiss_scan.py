@@ -48,11 +48,14 @@ class FaissScan:
         self, asked: npt.NDArray[np.float64], request: Request, scope: Scope, transform: KeyTransform
     ) -> Pairs:
         """See `backend.Backend`."""
-        size = len(scope) * asked.shape[1] * 4
-        name = (request.transform, request.classes)
+        blocks = self._cache.blocks(
+            (request.transform, request.classes),
+            len(scope) * asked.shape[1] * 4,
+            lambda passing: read_keys(scope, transform, NUMPY_FLOAT32, passing),
+        )
         queries, query_loss = NUMPY_FLOAT32.rounded(asked * SHRINK)
         found, error = Pairs.none(), 0.0
-        for block in self._cache.blocks(name, size, lambda passing: read_keys(scope, transform, NUMPY_FLOAT32, passing)):
+        for block in blocks:
             error = max(error, NUMPY_FLOAT32.error(asked.shape[1], query_loss, block.loss))
             wanted = Wanted(request.cap or request.k, None, 2 * error)
             parts = [self._range(queries, block, rows, wanted, scope) for rows in _ranges(block, request)]

@@ -59,9 +59,10 @@ class Kernel:
 
     def hold(self, keys: npt.NDArray[np.float32], target: torch.Tensor) -> float:
         """Write (n, r) keys into `target` in this kernel's format; see `rounded` for what is returned."""
-        held = torch.empty(target.shape, dtype=self.dtype)
+        held = target if self.device == "cpu" else torch.empty(target.shape, dtype=self.dtype)
         cast(torch.from_numpy(keys), held)
-        target.copy_(held)
+        if held is not target:
+            target.copy_(held)
         back = np.empty_like(keys)
         cast(held, torch.from_numpy(back))
         lost = squared_lengths(np.subtract(keys, back, out=back))  # exact differences: neighbours in size

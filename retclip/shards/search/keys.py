@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from retclip.core.threads import Threads
 from retclip.shards.search.kernels import Kernel
 from retclip.shards.search.machine import cache_limit
 from retclip.shards.search.quick_keys import quick_keys
@@ -54,7 +54,7 @@ def read_keys(scope: Scope, transform: KeyTransform, kernel: Kernel, passing: bo
     """
     width = transform.width(scope.snapshot.dim)
     room = torch.empty(0)
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+    with Threads(torch.get_num_threads()) as threads:
         for begin in range(0, len(scope), BLOCK_ROWS):
             positions = np.arange(begin, min(begin + BLOCK_ROWS, len(scope)))
             if not passing or begin == 0:

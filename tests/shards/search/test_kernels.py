@@ -1,5 +1,8 @@
 """Every kernel keeps the error it promises."""
 
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -51,3 +54,25 @@ def test_a_kernel_that_breaks_its_promise_is_not_chosen(monkeypatch):
 def test_the_choice_is_made_once():
     assert fastest_cpu_kernel() is fastest_cpu_kernel()
     assert fastest_cpu_kernel() in CPU_KERNELS
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+@pytest.mark.parametrize("kernel", CPU_KERNELS, ids=lambda kernel: kernel.name)
+def test_no_thread_that_holds_keys_wakes_others(kernel):
+    """Each thread of a pool would start as many as there are cores."""
+    started = []
+
+    def hold():
+        before = len(list(Path("/proc/self/task").iterdir()))
+        kernel.hold(np.ones((512, 768), np.float32), torch.empty((512, 768), dtype=kernel.dtype))
+        started.append(len(list(Path("/proc/self/task").iterdir())) - before)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(8)
+    try:
+        thread = threading.Thread(target=hold)
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(threads)
+    assert started == [0]
