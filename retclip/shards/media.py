@@ -6,6 +6,7 @@ import errno
 import hashlib
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,12 +19,14 @@ from retclip.core.errors import require
 from retclip.shards import durable
 from retclip.shards.picture_pages import BadPage, PictureFile
 
-FOLDER, DATA = "cache.lmdb", "data.mdb"
+FOLDER, DATA, LOCK = "cache.lmdb", "data.mdb", "lock.mdb"
 FIRST_MAP_BYTES = 64 << 20
 TRANSACTION_BYTES = 32 << 20
 MAX_VALUE_BYTES = 1 << 20
 LOOKS = 3  # a writer takes pages over that somebody reads; the next look finds its newer state
 _DIGEST_BYTES = 8
+_LOCK_BYTES = 8_192  # as LMDB makes it for its usual 126 readers
+_LITTLE_BYTES = TRANSACTION_BYTES + MAX_VALUE_BYTES  # free space that one transaction may need
 _log = logging.getLogger(__name__)
 # LMDB refuses a second environment on one file in a process, so they are opened for one call at a time.
 _guard = threading.Lock()
@@ -71,9 +74,7 @@ def write_thumbnails(database: Path, thumbnails: Mapping[int, bytes]) -> None:
         try:
             _write(folder, thumbnails)
         except lmdb.Error as error:
-            number = _missing_room(error)
-            if number:
-                raise OSError(number, os.strerror(number)) from error
+            _refuse_system_error(folder, error)
             _log.warning("The thumbnail cache %s is damaged and is started again: %s", folder, error)
             durable.remove(folder)
             _write(folder, thumbnails)
@@ -95,8 +96,13 @@ def forget_thumbnails(database: Path, segment_ids: Collection[int]) -> int:
             for batch in _stored_batches(folder):
                 count += len(gone & set(batch))
                 _write(staged, {number: jpeg for number, jpeg in batch.items() if number not in gone})
-        except (BadPage, lmdb.Error) as error:
+        except BadPage as error:
             _log.warning("The thumbnail cache %s is damaged and is thrown away: %s", folder, error)
+        except (lmdb.Error, OSError) as error:
+            durable.remove(staged)
+            if isinstance(error, lmdb.Error):
+                _refuse_system_error(database, error)
+            raise
         durable.remove(folder)
         if staged.is_dir():
             staged.rename(folder)
@@ -122,11 +128,15 @@ def _stored_batches(folder: Path) -> Iterator[dict[int, bytes]]:
     yield batch
 
 
-def _missing_room(error: lmdb.Error) -> int | None:
-    """The errno of an error that says there is no room to write; LMDB hands on the system's text alone."""
+def _refuse_system_error(folder: Path, error: lmdb.Error) -> None:
+    """Raise OSError where the system refused to write: nothing is damaged then. LMDB hands on the text alone."""
     if isinstance(error, lmdb.DiskError):
-        return errno.ENOSPC
-    return next((number for number in durable.NO_SPACE if os.strerror(number) in str(error)), None)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+    number = next((n for n in (*durable.NO_SPACE, errno.EIO) if os.strerror(n) in str(error)), None)
+    if number == errno.EIO and shutil.disk_usage(folder).free < _LITTLE_BYTES:
+        number = errno.ENOSPC  # a write that was cut short, which is all that LMDB saw of a full disk
+    if number:
+        raise OSError(number, os.strerror(number)) from error
 
 
 def _write(folder: Path, thumbnails: Mapping[int, bytes]) -> None:
@@ -170,6 +180,7 @@ def _batches(thumbnails: Mapping[int, bytes]) -> Iterator[list[tuple[bytes, byte
 def _environment(folder: Path) -> Iterator[Any]:
     """An environment for one call: nothing stays open that a fork could inherit."""
     data = folder / DATA
+    _allocate(folder)
     # 3.0 of py-lmdb bundles two engines whose files do not read each other; 0.9 is the older, wider one.
     pinned: dict[str, Any] = {"lib_version": 0} if hasattr(lmdb, "BadChecksumError") else {}
     size = max(FIRST_MAP_BYTES, 2 * data.stat().st_size if data.exists() else 0)
@@ -183,6 +194,17 @@ def _environment(folder: Path) -> Iterator[Any]:
             yield env
         finally:
             env.close()
+
+
+def _allocate(folder: Path) -> None:
+    """Give LMDB's lock file its blocks: it maps a hole, and to write there on a full disk would kill the process."""
+    folder.mkdir(exist_ok=True)
+    if hasattr(os, "posix_fallocate"):
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, _LOCK_BYTES)
+        finally:
+            os.close(descriptor)
 
 
 def _whole(key: bytes, value: bytes) -> bytes | None:

@@ -1,12 +1,15 @@
 """Thumbnails: kept, grown, forked, and harmless when the cache is gone or damaged."""
 
+import errno
 import hashlib
 import os
 import random
+from types import SimpleNamespace
 
+import lmdb
 import pytest
 
-from retclip.core.errors import DatabaseError
+from retclip.core.errors import DatabaseError, ResourceError
 from retclip.shards import Database, verify
 from retclip.shards.media import forget_thumbnails
 
@@ -157,3 +160,35 @@ def test_writing_errors_are_explained(database, monkeypatch):
     monkeypatch.setattr("lmdb.open", refuse)
     with pytest.raises(DatabaseError, match="E310"):
         database.store_thumbnails({1: JPEG})
+
+
+@pytest.mark.parametrize(("free", "code"), [(1_000, "E401"), (1 << 40, "E310")])
+def test_a_refused_write_does_not_cost_the_pictures_that_are_there(database, monkeypatch, free, code):
+    database.store_thumbnails({1: JPEG})
+
+    def cut_short(*args):
+        raise lmdb.Error("mdb_txn_commit: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("retclip.shards.media._batches", cut_short)
+        patch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+        with pytest.raises((DatabaseError, ResourceError), match=code):
+            database.store_thumbnails({2: JPEG})
+        with pytest.raises((DatabaseError, ResourceError), match=code):
+            forget_thumbnails(database.path, [7])
+    assert database.thumbnail(1) == JPEG
+    assert not [path.name for path in database.path.iterdir() if path.name.startswith(".staging-")]
+
+
+def test_the_lock_file_has_its_blocks_before_it_is_mapped(database, monkeypatch):
+    """A write into a hole of a mapped file ends the process where the disk is full."""
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", full)
+        with pytest.raises(ResourceError, match="E401"):
+            database.store_thumbnails({1: JPEG})
+    database.store_thumbnails({1: JPEG})
+    assert (database.path / "cache.lmdb" / "lock.mdb").stat().st_blocks * 512 >= 8_192
