@@ -60,7 +60,8 @@ class BuildRequest:
 
     def job(self, space: FeatureSpace) -> str:
         """Name of the ledger: equal for runs whose units can stand in for each other."""
-        settings = [space.fingerprint, self.corpus.name, self.source.identity, sorted(self.wanted()), self.min_area]
+        classes = sorted((item.raw, item.name, item.is_thing) for item in self.wanted().values())
+        settings = [space.fingerprint, self.corpus.name, self.source.identity, classes, self.min_area]
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from retclip.core.identity import FeatureSpace
 from retclip.core.vocabulary import Vocabulary
 from retclip.indexer.plan import BuildRequest, work_units
 from retclip.indexer.regions import AnnotatedRegions
-from retclip.ports.corpora import CorpusImage, ImageLabel
+from retclip.ports.corpora import CorpusClass, CorpusImage, ImageLabel
 from tests.fakes import ColourEncoder, StripeCorpus
 
 SPACE = ColourEncoder().space
@@ -72,6 +73,20 @@ def test_jobs_are_shared_exactly_when_their_units_can_be(
 ) -> None:
     request = BuildRequest(corpus, AnnotatedRegions(corpus, "masks"))
     assert (change(request).job(SPACE) == request.job(SPACE)) == same
+
+
+@pytest.mark.parametrize(
+    ("change", "same"), [({"name": "lion"}, False), ({"is_thing": False}, False), ({"aliases": ("mouser",)}, True)]
+)
+def test_units_hold_the_name_and_the_kind_of_a_class(corpus: StripeCorpus, change: dict[str, Any], same: bool) -> None:
+    class Corrected(StripeCorpus):
+        @property
+        def classes(self) -> tuple[CorpusClass, ...]:
+            return tuple(replace(item, **change) if item.name == "red" else item for item in super().classes)
+
+    source = AnnotatedRegions(corpus, "masks")
+    corrected = Corrected(corpus.paths[0].parent, corpus._pictures, corpus._aliases)
+    assert (BuildRequest(corrected, source).job(SPACE) == BuildRequest(corpus, source).job(SPACE)) == same
 
 
 def test_jobs_of_two_encoders_are_apart(corpus: StripeCorpus) -> None:
