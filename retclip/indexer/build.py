@@ -52,8 +52,9 @@ def build(
 ) -> RunReport:
     """Bring everything `request` names into the database as one new version.
 
-    Finished units lie in the database's ledger until the commit, so a killed run repeats at most one unit. Segments the
-    database already holds add nothing; a run that adds nothing makes no version. `restart` forgets finished units.
+    Finished units lie in the database's ledger until the commit, so a killed run repeats at most one unit, and those
+    that left out what the database held then and holds no more. Segments the database already holds add nothing; a run
+    that adds nothing makes no version. `restart` forgets finished units.
     `executor` runs the units elsewhere, with the networks of `request` and `encoder`; by default they run here.
 
     Raises:
@@ -143,7 +144,7 @@ class _Run:
 
     def carry_out(self, executor: Executor, observe: Observer) -> None:
         """Run all units. An interrupt of `observe` lets the running units finish, and their results are kept."""
-        queue = Queue(self._tally.plan(), lambda unit: self._ledger.has(unit.key), lambda: self._stopping)
+        queue = Queue(self._tally.plan(), self._is_done, lambda: self._stopping)
         with closing(executor.results(self._database, queue)) as results:
             try:
                 for unit, result in results:
@@ -155,10 +156,17 @@ class _Run:
                     self._take(unit, result)
                 raise
 
+    def _is_done(self, unit: WorkUnit) -> bool:
+        """Whether an earlier run finished the unit, and the database still holds what it left out."""
+        if not self._ledger.has(unit.key):
+            return False
+        stored = self._ledger.report(unit.key)["stored"]
+        return len(self._database.live_labels(stored)) == len(stored)
+
     def _take(self, unit: WorkUnit, result: UnitResult | None) -> None:
         if result is None:
             self._tally.resumed += 1
-            facts = self._ledger.read(unit.key)[2]
+            facts = self._ledger.report(unit.key)
         else:
             facts = _facts(result)
             self._database.store_thumbnails(result.thumbnails)
@@ -170,6 +178,7 @@ def _facts(result: UnitResult) -> dict[str, Any]:
     return {
         "segments": len(result.segments),
         "known": result.known,
+        "stored": sorted(result.stored),
         "elsewhere": [[*labels, count] for labels, count in sorted(result.elsewhere.items())],
         "failures": [asdict(f) for f in result.failures],
     }

@@ -42,7 +42,8 @@ class UnitResult:
         segments, vectors: new segments and their (N, D) float32 vectors, row by row.
         thumbnails: JPEG bytes by segment id.
         failures: pictures that could not be used.
-        known: segments that were in the database before.
+        known: segments that were there before: in the database, or in the same picture.
+        stored: ids of those in the database, without which the unit is not whole.
         elsewhere: how many of those came with a label (first) other than the stored one (second).
     """
 
@@ -51,6 +52,7 @@ class UnitResult:
     thumbnails: Mapping[int, bytes]
     failures: tuple[Failure, ...]
     known: int
+    stored: frozenset[int]
     elsewhere: Mapping[tuple[str, str], int]
 
 
@@ -85,12 +87,19 @@ class _Outcome:
         self.vectors = [np.zeros((0, dim), np.float32)]
         self.thumbnails: dict[int, bytes] = {}
         self.known = 0
+        self.stored: set[int] = set()
         self.elsewhere: Counter[tuple[str, str]] = Counter()
 
     def result(self) -> UnitResult:
         vectors = np.concatenate(self.vectors)
         return UnitResult(
-            tuple(self.segments), vectors, self.thumbnails, tuple(self.failures), self.known, self.elsewhere
+            tuple(self.segments),
+            vectors,
+            self.thumbnails,
+            tuple(self.failures),
+            self.known,
+            frozenset(self.stored),
+            self.elsewhere,
         )
 
 
@@ -146,6 +155,7 @@ def _fresh_segments(
         large = [region for region in regions if int(region.mask.sum()) >= request.min_area]
         segments = [_stored(image, picture, region, wanted[region.label]) for region in large]
         stored = live_labels([segment.segment_id for segment in segments])
+        outcome.stored.update(stored)
         outcome.elsewhere.update(
             (segment.label, stored[segment.segment_id])
             for segment in segments

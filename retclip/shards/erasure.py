@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from retclip.core.errors import DatabaseError
 from retclip.shards import durable, tables
 from retclip.shards.database import Database
-from retclip.shards.ledger import spills_with
+from retclip.shards.ledger import spills_with, spills_without
 from retclip.shards.lock import writer_lock
 from retclip.shards.manifest import Manifest
 from retclip.shards.media import forget_thumbnails
@@ -104,7 +105,7 @@ def erase(database: Path, selection: Selection, program: str) -> Proof:
         )
     # Rows last: as long as they are there, an interrupted erasure knows what is left to do.
     thumbnails = forget_thumbnails(database, found.ids)
-    spills = _forget_spills(database, selection)
+    spills = _forget_spills(database, selection, found.ids)
     if found.shards:
         _rewrite(database, selection, found, program)
     versions = _remove_versions(database, found)
@@ -143,10 +144,11 @@ def _find(database: Path, selection: Selection) -> Erased:
     return found
 
 
-def _forget_spills(database: Path, selection: Selection) -> int:
-    """Remove finished units that hold the selection: a build that resumes does them again."""
+def _forget_spills(database: Path, selection: Selection, ids: set[int]) -> int:
+    """Remove finished units that hold the selection or name its ids: a build that resumes does them again."""
     count = 0
-    for ledger, key, _, _ in spills_with(database, selection.column, selection.value):
+    holding = ((ledger, key) for ledger, key, _, _ in spills_with(database, selection.column, selection.value))
+    for ledger, key in chain(holding, spills_without(database, ids)):
         with ledger.running():
             ledger.forget([key])
         count += 1

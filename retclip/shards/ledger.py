@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,8 @@ class Ledger:
             unit_key: any text that names the unit.
             segments: N segments, may be empty.
             vectors: (N, D) float16 or float32.
-            report: plain JSON about the unit (counts, failures).
+            report: plain JSON about the unit (counts, failures); `stored` are the ids of segments that were left out
+                because the database has them.
         """
         from retclip.shards import tables  # Arrow takes 0.3 s to load; resuming a finished build does without
 
@@ -89,6 +90,18 @@ class Ledger:
         for part in parts:
             digest.update(part)
         durable.publish_file(self._path(unit_key), [*parts, digest.digest()])
+
+    def report(self, unit_key: str) -> dict[str, Any]:
+        """Report of a finished unit.
+
+        Raises:
+            KeyError: when the unit is not done or its spill is damaged.
+        """
+        header = self._header(self._path(unit_key))
+        if header is None:
+            raise KeyError(unit_key)
+        report: dict[str, Any] = header["report"]
+        return report
 
     def read(self, unit_key: str) -> tuple[list[StoredSegment], npt.NDArray[np.floating], dict[str, Any]]:
         """Segments, (N, D) vectors and report of a finished unit.
@@ -170,6 +183,15 @@ def spills_with(
             places = [place for place, segment in enumerate(segments) if getattr(segment, column) == value]
             if places:
                 yield ledger, key, [segments[place] for place in places], vectors[places]
+
+
+def spills_without(database: Path, segment_ids: Collection[int]) -> Iterator[tuple[Ledger, str]]:
+    """(ledger, unit key) of every finished unit that left out one of the segments because the database has it."""
+    for folder in sorted((database / "jobs").glob("*")):
+        ledger = Ledger(database, folder.name)
+        for key in ledger.units():
+            if not set(ledger.report(key).get("stored", ())).isdisjoint(segment_ids):
+                yield ledger, key
 
 
 def _checked_header(path: Path) -> dict[str, Any] | None:

@@ -196,6 +196,30 @@ def test_a_unit_whose_pictures_changed_is_done_again(tmp_path: Path, corpus: Str
     assert report.content_hash == build_stripes(tmp_path / "whole.retdb", corpus)[0].content_hash()
 
 
+@pytest.mark.parametrize("take_back", ["undo", "delete"])
+def test_units_that_left_out_what_is_gone_since_are_done_again(
+    tmp_path: Path, corpus: StripeCorpus, take_back: str
+) -> None:
+    database, first = build_stripes(tmp_path / "a.retdb", corpus, lambda request: replace(request, limit=3))
+
+    def stop(progress: Progress) -> None:
+        if progress.done >= 6:
+            raise Stop
+
+    with pytest.raises(Stop):
+        build(database, request_of(corpus), ColourEncoder(), "build", stop)
+    if take_back == "undo":
+        database = database.undo()
+    else:
+        with database.write("delete", "test") as transaction:
+            transaction.delete(labels=["green"])
+            database = transaction.commit()
+    report = build(database, request_of(corpus), ColourEncoder(), "build")
+    # Of the first three pictures two are of the first unit, the third is of the second; the third unit was all new.
+    assert (report.resumed_units, report.known) == ((1, 0) if take_back == "undo" else (2, first.added - 1))
+    assert report.content_hash == build_stripes(tmp_path / "whole.retdb", corpus)[0].content_hash()
+
+
 def test_failed_pictures_are_named_and_the_others_are_stored(tmp_path: Path) -> None:
     corpus = StripeCorpus.write(tmp_path / "p", [["red"], ["green"], [], ["blue"], ["grey"]])
     corpus.paths[1].write_bytes(corpus.paths[1].read_bytes()[:60])

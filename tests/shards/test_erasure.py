@@ -117,6 +117,15 @@ def test_an_image_of_an_unfinished_build_alone_is_erased(album, make):
     assert Ledger(path, "other").units() == []
 
 
+def test_units_that_left_an_image_out_because_it_was_stored_are_forgotten(album):
+    path, segments, vectors = album
+    ledger = Ledger(path, "job")
+    ledger.put("three", segments[9:12], vectors[9:12], {"stored": [segments[4].segment_id]})
+    ledger.put("four", segments[9:12], vectors[9:12], {"stored": [segments[20].segment_id]})
+    assert erase(path, Selection("image_sha256", digest(1)), "tests").spills == 2
+    assert ledger.units() == ["four", "two"]
+
+
 def test_readers_are_asked_to_leave_and_the_rest_is_done_later(album):
     path = album[0]
     reader = Database.open(path)
