@@ -44,9 +44,7 @@ class Ledger:
         require(_JOB.fullmatch(job) is not None, "job", "letters, digits, dot, dash, underscore", repr(job))
         check_format(database)
         self.folder = database / "jobs" / job
-        with durable.explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        durable.sync_folder(self.folder.parent)
+        self._make_folder()
 
     def has(self, unit_key: str) -> bool:
         """Whether the unit is done and its spill is whole; a damaged spill is removed."""
@@ -133,6 +131,7 @@ class Ledger:
         Raises:
             DatabaseError: E304 when another process is in it.
         """
+        self._make_folder()  # the run that was in it when this ledger was made may have removed it
         name = self.folder.parent.parent.stem
         with held_lock(self.folder / "LOCK", f"This build of database '{name}' is running already.", "build"):
             durable.sweep_staging(self.folder)  # of a build that was killed while it wrote
@@ -144,6 +143,11 @@ class Ledger:
         """Remove finished units; call it inside `running`."""
         for key in unit_keys:
             durable.remove(self._path(key))
+
+    def _make_folder(self) -> None:
+        with durable.explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        durable.sync_folder(self.folder.parent)
 
     def _spills(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         for path in sorted(self.folder.glob("*" + _SUFFIX)):
@@ -168,7 +172,7 @@ class Ledger:
 def unfinished_jobs(database: Path) -> list[tuple[str, int]]:
     """(job, finished units) of the builds of a database that were interrupted before their commit."""
     # Counted, not read: damaged spills are found by the build that resumes.
-    jobs = ((folder.name, len(list(folder.glob("*" + _SUFFIX)))) for folder in sorted((database / "jobs").glob("*")))
+    jobs = ((folder.name, len(list(folder.glob("*" + _SUFFIX)))) for folder in _job_folders(database))
     return [(name, units) for name, units in jobs if units]
 
 
@@ -176,7 +180,7 @@ def spills_with(
     database: Path, column: str, value: str
 ) -> Iterator[tuple[Ledger, str, list[StoredSegment], npt.NDArray[np.floating]]]:
     """(ledger, unit key, segments, vectors) of every finished unit with segments whose `column` is `value`."""
-    for folder in sorted((database / "jobs").glob("*")):
+    for folder in _job_folders(database):
         ledger = Ledger(database, folder.name)
         for key in ledger.units():
             segments, vectors, _ = ledger.read(key)
@@ -187,11 +191,18 @@ def spills_with(
 
 def spills_without(database: Path, segment_ids: Collection[int]) -> Iterator[tuple[Ledger, str]]:
     """(ledger, unit key) of every finished unit that left out one of the segments because the database has it."""
-    for folder in sorted((database / "jobs").glob("*")):
+    for folder in _job_folders(database):
         ledger = Ledger(database, folder.name)
         for key in ledger.units():
             if not set(ledger.report(key).get("stored", ())).isdisjoint(segment_ids):
                 yield ledger, key
+
+
+def _job_folders(database: Path) -> list[Path]:
+    """Folders of the jobs of a database, by name; other programs leave things there too (`.DS_Store`)."""
+    return [
+        folder for folder in sorted((database / "jobs").glob("*")) if folder.is_dir() and _JOB.fullmatch(folder.name)
+    ]
 
 
 def _checked_header(path: Path) -> dict[str, Any] | None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retclip.core.errors import DatabaseError, ResourceError
-from retclip.shards import Ledger
+from retclip.shards import Ledger, unfinished_jobs
+from retclip.shards.ledger import spills_with, spills_without
 
 
 @pytest.fixture
@@ -48,6 +49,26 @@ def test_one_process_at_a_time_works_on_a_job(ledger, database):
         Ledger(database.path, "job-1").running(),
     ):
         pytest.fail("a second run was let in")
+
+
+def test_a_job_goes_on_whose_folder_another_process_has_removed_meanwhile(ledger, database, rows):
+    with ledger.running():
+        second = Ledger(database.path, "job-1")
+    with second.running():
+        second.put("u", *rows, {})
+        assert second.units() == ["u"]
+
+
+def test_what_other_programs_leave_among_the_jobs_is_no_job(ledger, database, rows):
+    ledger.put("u", *rows, {})
+    (ledger.folder.parent / ".DS_Store").write_bytes(b"a file")
+    (ledger.folder.parent / "Icon").write_bytes(b"a file with a name like that of a job")
+    hidden = ledger.folder.parent / ".Trash"
+    hidden.mkdir()
+    (hidden / "u.spill").write_bytes(b"")
+    assert unfinished_jobs(database.path) == [("job-1", 1)]
+    assert [key for _, key, _, _ in spills_with(database.path, "source", rows[0][0].source)] == ["u"]
+    assert list(spills_without(database.path, {1})) == []
 
 
 def test_a_new_ledger_of_the_same_job_resumes(ledger, database, rows):
