@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from retclip.core.errors import InputError
+from retclip.core.errors import ImageError, InputError
 from retclip.core.images import Picture
 from retclip.core.rle import decode_mask, encode_mask
 from retclip.core.segments import StoredSegment, segment_identity
@@ -108,6 +108,7 @@ def load_unit(unit: WorkUnit) -> LoadedUnit:
     pictures, failures = [], []
     for image in unit.images:
         try:
+            _check_names(image)
             pictures.append((image, image.read()))
         except InputError as error:
             failures.append(_failure(image, error))
@@ -191,8 +192,24 @@ def _pool(
     return int((~usable).sum())
 
 
+def _check_names(image: CorpusImage) -> None:
+    """Refuse what cannot be stored as text: the name of a file may be any bytes."""
+    if any(text != _printable(text) for text in (image.image_id, str(image.path))):
+        raise ImageError(
+            "E111",
+            f"A name of {_printable(str(image.path))} is not UTF-8.",
+            why="A database stores names as text.",
+            fix="Rename the file.",
+        )
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _failure(image: CorpusImage, error: InputError) -> Failure:
-    return Failure(image.image_id, str(image.path), error.code, f"{error.what} {error.why}".strip())
+    message = f"{error.what} {error.why}".strip()
+    return Failure(_printable(image.image_id), _printable(str(image.path)), error.code, message)
 
 
 def _stored(image: CorpusImage, picture: Picture, region: Region, label: CorpusClass) -> StoredSegment:

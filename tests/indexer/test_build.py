@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 from retclip.core.errors import FeatureSpaceMismatch
 from retclip.core.rle import decode_mask
 from retclip.core.vocabulary import Vocabulary
+from retclip.corpora.folder import FolderCorpus
 from retclip.indexer.build import Progress, build
 from retclip.indexer.plan import BuildRequest
 from retclip.indexer.regions import AnnotatedRegions
@@ -231,6 +232,21 @@ def test_failed_pictures_are_named_and_the_others_are_stored(tmp_path: Path) -> 
         (corpus.paths[1], "E114"), (corpus.paths[2], "E119"), (corpus.paths[3], "E111")
     ]  # fmt: skip
     assert all(failure.message for failure in report.failures)
+
+
+def test_a_picture_whose_name_is_not_utf8_is_named_and_the_others_are_stored(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    for number, name in enumerate([b"caf\xe9.png", b"one.png", b"two.png"]):
+        path = tmp_path / "photos" / "cat" / os.fsdecode(name)
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(path)
+    corpus = FolderCorpus(tmp_path / "photos")
+    report = build(
+        create(tmp_path / "a.retdb"), BuildRequest(corpus, AnnotatedRegions(corpus, "boxes")), ColourEncoder(), "build"
+    )
+    assert report.added == 2
+    [failure] = report.failures
+    assert (failure.image_id, failure.code) == ("cat/caf\\udce9.png", "E111")
+    assert all(str(text).encode() for text in asdict(failure).values())
 
 
 def test_failures_of_an_interrupted_run_are_still_reported(tmp_path: Path, corpus: StripeCorpus) -> None:
