@@ -35,8 +35,7 @@ def create_folder(path: Path, first: Manifest) -> None:
         DatabaseError: E307 when `path` exists.
     """
     refuse_existing(path)
-    with durable.explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    durable.ensure_folder(path.parent)
     staged = path.with_name(durable.STAGING_PREFIX + durable.new_id())
     durable.make_folder(staged)
     try:

@@ -149,6 +149,15 @@ def make_folder(path: Path) -> None:
         path.mkdir()
 
 
+def ensure_folder(path: Path) -> None:
+    """Create a folder and those above it, durably, where they are missing."""
+    with explained(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
+
+
 def sweep_staging(folder: Path) -> None:
     """Remove what writers left that died before publishing; only for the holder of the lock."""
     for leftover in folder.glob(STAGING_PREFIX + "*"):

@@ -44,7 +44,7 @@ class Ledger:
         require(_JOB.fullmatch(job) is not None, "job", "letters, digits, dot, dash, underscore", repr(job))
         check_format(database)
         self.folder = database / "jobs" / job
-        self._make_folder()
+        durable.ensure_folder(self.folder)
 
     def has(self, unit_key: str) -> bool:
         """Whether the unit is done and its spill is whole; a damaged spill is removed."""
@@ -131,7 +131,7 @@ class Ledger:
         Raises:
             DatabaseError: E304 when another process is in it.
         """
-        self._make_folder()  # the run that was in it when this ledger was made may have removed it
+        durable.ensure_folder(self.folder)  # the run that was in it when this ledger was made may have removed it
         name = self.folder.parent.parent.stem
         with held_lock(self.folder / "LOCK", f"This build of database '{name}' is running already.", "build"):
             durable.sweep_staging(self.folder)  # of a build that was killed while it wrote
@@ -143,11 +143,6 @@ class Ledger:
         """Remove finished units; call it inside `running`."""
         for key in unit_keys:
             durable.remove(self._path(key))
-
-    def _make_folder(self) -> None:
-        with durable.explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        durable.sync_folder(self.folder.parent)
 
     def _spills(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         for path in sorted(self.folder.glob("*" + _SUFFIX)):

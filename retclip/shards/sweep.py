@@ -21,9 +21,7 @@ def sweep(database: Path) -> None:
     """Remove staging names; only for the holder of the lock. Every write begins so, and no manifest is read for it."""
     durable.sweep_staging(database)
     for folder in ("manifests", "shards", "deletes"):
-        # Some copies (git, archives) drop empty folders.
-        if not (database / folder).is_dir():
-            durable.make_folder(database / folder)
+        durable.ensure_folder(database / folder)  # some copies (git, archives) drop empty folders
         durable.sweep_staging(database / folder)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from retclip.core.errors import DatabaseError, RetclipError
-from retclip.shards import Database, durable, verify
+from retclip.shards import Database, Ledger, durable, verify
 
 CLOSE = os.close
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +92,29 @@ def test_short_writes_are_continued(tmp_path, monkeypatch):
     assert (tmp_path / "file").read_bytes() == b"0123456789abc"
     assert entry.bytes == 13
     assert entry.sha256 == durable.file_sha256(tmp_path / "file")
+
+
+@pytest.mark.parametrize("maker", ["create", "ledger", "write"])
+def test_every_folder_that_is_made_is_flushed_into_the_one_above(tmp_path, make, monkeypatch, maker):
+    """Else a power loss takes it, with all that was flushed in it."""
+    path = tmp_path / "new" / "home" / "d.retdb"
+    if maker != "create":
+        Database.create(path, make.space(), {})
+        for name in ("shards", "deletes", "jobs"):  # git and archives keep no empty folders
+            (path / name).rmdir()
+    made, flushed = [], []
+    mkdir, sync_folder = os.mkdir, durable.sync_folder
+    monkeypatch.setattr(os, "mkdir", lambda path, *mode: made.append(Path(path)) or mkdir(path, *mode))
+    monkeypatch.setattr(durable, "sync_folder", lambda path: flushed.append((path, set(made))) or sync_folder(path))
+    {
+        "create": lambda: Database.create(path, make.space(), {}),
+        "ledger": lambda: Ledger(path, "job"),
+        "write": lambda: Database.open(path).write("change", "tests").__enter__(),
+    }[maker]()
+    lasting = [folder for folder in made if folder.is_dir()]
+    assert len(lasting) == 2
+    for folder in lasting:
+        assert any(path == folder.parent and folder in before for path, before in flushed), folder
 
 
 def test_a_file_is_never_overwritten(tmp_path):

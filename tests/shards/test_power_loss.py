@@ -263,6 +263,22 @@ def test_no_power_loss_breaks_an_operation(record, tmp_path, operation):
     assert violations(recording, tmp_path / "cut", tries=4) == 0
 
 
+def test_no_power_loss_breaks_a_write_that_makes_a_dropped_folder_again(make, tmp_path, monkeypatch):
+    """Git and archives keep no empty folders."""
+
+    def delete(path, make):
+        with Database.open(path).write("delete", "tests") as transaction:
+            transaction.delete(source="beta")
+            transaction.commit()
+
+    monkeypatch.setitem(OPERATIONS, "delete", delete)
+    path = make.build(tmp_path / "d.retdb", *make.rows(16), shard_rows=8).path
+    (path / "deletes").rmdir()
+    recording = Recording("delete", path, make, monkeypatch)
+    assert ("mkdir", ("deletes",)) in recording.calls
+    assert violations(recording, tmp_path / "cut", tries=2) == 0
+
+
 FLUSHES = {
     "rows": lambda path: path[0] == "shards" and len(path) == 3,
     "shard folder": lambda path: path[0] == "shards" and len(path) == 2,
