@@ -11,8 +11,8 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,9 +22,34 @@ from retclip.shards.durable import explained
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}  # what flock says where a file system has none
 
 
-def writer_lock(database: Path, operation: str) -> AbstractContextManager[None]:
-    """Hold `LOCK` of a database: see `held_lock`."""
-    return held_lock(database / "LOCK", f"Database '{database.stem}' is being written by somebody else.", operation)
+@contextmanager
+def writer_lock(database: Path, operation: str) -> Iterator[Callable[[], None]]:
+    """Hold `LOCK` of a database, see `held_lock`; gives what refuses when another folder has taken the path since.
+
+    What is written goes by path. A folder may be moved away, or a link switched, while its lock is held, and what was
+    made on one database must not come into another: ask before anything gets its name.
+    """
+    with explained(database):
+        folder = os.open(database, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def refuse_another() -> None:
+        with explained(database):
+            same = os.path.samestat(os.fstat(folder), database.stat())
+        if not same:
+            raise DatabaseError(
+                "E310",
+                f"Another folder has taken the place of {database}, so nothing is published.",
+                why="It was moved, replaced, or its link was switched since this write began; both are untouched.",
+                fix="Run the command again: it starts from what is there now.",
+            )
+
+    busy = f"Database '{database.stem}' is being written by somebody else."
+    try:
+        with held_lock(database / "LOCK", busy, operation):
+            yield refuse_another
+    finally:
+        with explained(database):
+            os.close(folder)
 
 
 @contextmanager
@@ -59,7 +84,13 @@ def held_lock(path: Path, busy: str, operation: str) -> Iterator[None]:
         with explained(path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps(holder).encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            # A child that was forked meanwhile has the descriptor too: closing ours would leave the lock with it.
+            if os.getpid() == holder["pid"]:
+                with explained(path):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         with explained(path):
             os.close(descriptor)

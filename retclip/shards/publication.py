@@ -49,7 +49,7 @@ def republish(database: Path, version: int, program: str) -> int:
 
     Only manifests of other versions are read: content can be brought back although the newest one has lost files.
     """
-    with writer_lock(database, "restore"):
+    with writer_lock(database, "restore") as refuse_another:
         sweep(database)
         number = next_version(database)
         newest, old = current_manifest(database), read_manifest(database, version)
@@ -65,6 +65,7 @@ def republish(database: Path, version: int, program: str) -> int:
             note=f"content of version {version}",
             program=program,
         )
+        refuse_another()
         publish(database, manifest)
     return number
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pyroaring import BitMap
 
 from retclip.core.identity import FeatureSpace
 from retclip.shards import durable, tables
-from retclip.shards.manifest import ShardEntry
+from retclip.shards.manifest import Deletes, ShardEntry
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.shard_writer import RowBatch, staged_folder, write_shard
 from retclip.shards.snapshot import LiveShard
@@ -20,11 +21,11 @@ class Staging:
 
     Attributes:
         buffered_ids: segment ids of the rows that are in no shard yet, as far as `put` was told.
-        named: folders that `publish` gave their final names.
+        named: shards and bitmaps that were given their final names.
     """
 
     def __init__(self, database: Path, space: FeatureSpace, shard_rows: int) -> None:
-        self._folder = database / "shards"
+        self._folder, self._deletes = database / "shards", database / "deletes"
         self._space = space
         self._shard_rows = shard_rows
         self._buffer: list[RowBatch] = []
@@ -59,6 +60,22 @@ class Staging:
             if entry.id in wanted:
                 self.named.append(self._folder / entry.id)
                 durable.publish_folder(staged_folder(self._folder, entry.id), self._folder / entry.id)
+
+    def entry(self, part: LiveShard) -> ShardEntry:
+        """Manifest entry of a shard, with its bitmap written when it changed."""
+        entry = part.reader.entry
+        if len(part.dead) == (entry.deletes.rows if entry.deletes else 0):
+            return entry
+        part.dead.run_optimize()
+        final = self._deletes / f"{durable.new_id()}.roaring"
+        self.named.append(final)
+        file = durable.publish_file(final, [part.dead.serialize()])
+        return replace(entry, deletes=Deletes(final.stem, len(part.dead), file))
+
+    def forget(self) -> None:
+        """Remove what was named for a version that never came to be."""
+        for path in self.named:
+            durable.remove(path)
 
     def discard(self) -> None:
         """Remove what is still staged."""

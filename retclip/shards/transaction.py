@@ -15,12 +15,12 @@ from pyroaring import BitMap
 
 from retclip.core.errors import DatabaseError, require
 from retclip.core.segments import StoredSegment
-from retclip.shards import durable, tables
+from retclip.shards import tables
 from retclip.shards.compaction import live_batches, worn
 from retclip.shards.creation import timestamp
 from retclip.shards.database import Database
 from retclip.shards.lock import writer_lock
-from retclip.shards.manifest import Deletes, Manifest, ShardEntry, manifest_path
+from retclip.shards.manifest import Manifest, manifest_path
 from retclip.shards.publication import next_version, publish
 from retclip.shards.shard_writer import RowBatch, unit_rows
 from retclip.shards.snapshot import LiveShard, Snapshot
@@ -43,7 +43,7 @@ class Transaction:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(writer_lock(self._path, self._operation))
+            self._refuse_another = stack.enter_context(writer_lock(self._path, self._operation))
             sweep(self._path)
             self._next = next_version(self._path)
             self._base = Database.open(self._path)
@@ -53,7 +53,6 @@ class Transaction:
         self._transform, self._models = manifest.transform, manifest.models
         self._shards = list(self._base.snapshot.shards)
         self._staging = Staging(self._path, manifest.space, self._shard_rows)
-        self._bitmaps: list[Path] = []
         self._changed = False
         self._snapshot = self._rows()
         self._open = True
@@ -67,7 +66,7 @@ class Transaction:
             self._staging.discard()
             # When the number is taken, whether by us or another, a later collection decides what is unnamed.
             if not manifest_path(self._path, self._next).exists():
-                self._forget()
+                self._staging.forget()
         del self._base  # with its lease, which would keep the version from being removed
 
     def _rows(self) -> Snapshot:
@@ -246,9 +245,11 @@ class Transaction:
         """Publish the changes as one new version and return it; without changes, return the newest version.
 
         Raises:
-            DatabaseError: E305 when another writer published that version first; nothing changed then.
+            DatabaseError: E305 when another writer published that version first, E310 when another folder has taken
+                the place of the database; nothing changed then.
         """
         self._check_open()
+        self._refuse_another()
         self._flush()
         self._open = False
         if not self._changed:
@@ -260,21 +261,10 @@ class Transaction:
             transform=self._transform,
             classes=self._classes,
             counts=counts,
-            shards=tuple(self._entry(part) for part in self._shards),
+            shards=tuple(self._staging.entry(part) for part in self._shards),
             models=self._models,
         )
         return self._publish(draft, note)
-
-    def _entry(self, part: LiveShard) -> ShardEntry:
-        """Manifest entry of a shard, with its bitmap written when it changed."""
-        entry = part.reader.entry
-        if len(part.dead) == (entry.deletes.rows if entry.deletes else 0):
-            return entry
-        part.dead.run_optimize()
-        final = self._path / "deletes" / f"{durable.new_id()}.roaring"
-        self._bitmaps.append(final)
-        file = durable.publish_file(final, [part.dead.serialize()])
-        return replace(entry, deletes=Deletes(final.stem, len(part.dead), file))
 
     def _publish(self, draft: Manifest, note: str) -> Database:
         manifest = replace(
@@ -286,15 +276,11 @@ class Transaction:
             note=note,
             program=self._program,
         )
+        self._refuse_another()
         try:
             publish(self._path, manifest)
         except DatabaseError as error:
             if error.code == "E305":
-                self._forget()
+                self._staging.forget()
             raise
         return Database.open(self._path, self._next)
-
-    def _forget(self) -> None:
-        """Remove what was published for a version that never came to be."""
-        for path in (*self._staging.named, *self._bitmaps):
-            durable.remove(path)

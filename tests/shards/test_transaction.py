@@ -178,7 +178,8 @@ def test_second_writer_is_told_who_writes(database):
 
 
 def test_link_decides_when_the_lock_does_not_work(database, make, monkeypatch):
-    monkeypatch.setattr("retclip.shards.transaction.writer_lock", lambda path, operation: contextlib.nullcontext())
+    unlocked = contextlib.nullcontext(lambda: None)
+    monkeypatch.setattr("retclip.shards.transaction.writer_lock", lambda path, operation: unlocked)
     with database.write("first", "tests") as first:
         first.add([make.segment(200, "new")], np.ones((1, 8), np.float32))
         with database.write("second", "tests") as second:
