@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +39,7 @@ class Transaction:
         require(shard_rows > 0, "shard_rows", "> 0", shard_rows)
         self._path = path
         self._operation, self._program, self._shard_rows = operation, program, shard_rows
-        self._open = False
+        self._open = self._broken = False
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -74,6 +74,20 @@ class Transaction:
 
     def _check_open(self) -> None:
         require(self._open, "Transaction", "open (inside `with`, before commit)", "closed")
+        if self._broken:
+            raise DatabaseError(
+                "E310",
+                f"Nothing more is written to database '{self._path.stem}': a change failed in the middle.",
+                why="Some of its rows may be missing or twice; the last committed version is untouched.",
+                fix="Make all changes again in a new write.",
+            )
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Steps that belong together: when one fails, whoever catches the error must not commit those before it."""
+        self._broken = True
+        yield
+        self._broken = False
 
     def add(self, segments: Sequence[StoredSegment], vectors: npt.NDArray[np.floating]) -> int:
         """Add segments whose id is not live yet; the others are left as they are.
@@ -86,20 +100,23 @@ class Transaction:
             How many were added.
 
         Raises:
-            ValueError: for a wrong shape, NaN, infinity or a zero vector; nothing is added then.
+            ValueError: for a wrong shape, NaN, infinity, a zero vector or lone surrogates; nothing is added then.
         """
         self._check_open()
         unit = unit_rows(vectors, len(segments), self._base.space.dim)
         ids = np.fromiter((s.segment_id for s in segments), np.uint64, len(segments))
         known = self._snapshot.locate(ids)[0] >= 0
-        fresh = []
+        first: dict[int, int] = {}
         for index, segment_id in enumerate(ids.tolist()):
             if not known[index] and segment_id not in self._staging.buffered_ids:
-                self._staging.buffered_ids.add(segment_id)
-                fresh.append(index)
+                first.setdefault(segment_id, index)
+        fresh = list(first.values())
         chosen = [segments[index] for index in fresh]
-        class_ids = np.array(self._classes.find_or_add_all([s.label for s in chosen]), np.int32)
-        self._put(RowBatch(tables.from_segments(chosen), class_ids, unit[fresh]))
+        table = tables.from_segments(chosen)
+        with self._change():
+            class_ids = np.array(self._classes.find_or_add_all([s.label for s in chosen]), np.int32)
+            self._staging.buffered_ids.update(first)
+            self._put(RowBatch(table, class_ids, unit[fresh]))
         return len(fresh)
 
     def _put(self, batch: RowBatch) -> None:
@@ -136,16 +153,18 @@ class Transaction:
         self._check_open()
         self._flush()
         before = self._snapshot.live_rows()
-        for class_id in {self._classes.find(label) for label in labels}:
-            self._classes.delete(class_id)
-            self._changed = True
-        self._snapshot = self._rows()
-        self._kill(*self._snapshot.locate(np.fromiter(segment_ids, np.uint64)))
-        for column, value in (("source", source), ("image_sha256", image_sha256)):
-            if value is not None:
-                for shard, rows in list(self._snapshot.rows_where(column, value)):
-                    self._kill(np.full(len(rows), shard, np.int32), rows)
-        return before - self._snapshot.live_rows()
+        classes = {self._classes.find(label) for label in labels}
+        with self._change():
+            for class_id in classes:
+                self._classes.delete(class_id)
+                self._changed = True
+            self._snapshot = self._rows()
+            self._kill(*self._snapshot.locate(np.fromiter(segment_ids, np.uint64)))
+            for column, value in (("source", source), ("image_sha256", image_sha256)):
+                if value is not None:
+                    for shard, rows in list(self._snapshot.rows_where(column, value)):
+                        self._kill(np.full(len(rows), shard, np.int32), rows)
+            return before - self._snapshot.live_rows()
 
     def _kill(self, shards: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> None:
         """Add rows to the dead ones of their shards; shard -1 means nothing."""
@@ -188,19 +207,20 @@ class Transaction:
         require(bool(new.strip()), "new label", "a non-empty name", repr(new))
         self._flush()
         shards, rows = self._snapshot.locate(np.unique(np.fromiter(segment_ids, np.uint64)))
-        target = self._classes.find_or_add(new)
         moved = 0
-        for shard in np.unique(shards[shards >= 0]).tolist():
-            here = rows[shards == shard]
-            here = here[self._snapshot.effective_classes(shard, here) != target]
-            if not len(here):
-                continue
-            reader = self._shards[shard].reader
-            table = tables.relabelled(reader.tables.rows(here), self._classes[target].name)
-            self._kill(np.full(len(here), shard, np.int32), here)
-            self._put(RowBatch(table, np.full(len(here), target, np.int32), reader.vectors[here]))
-            moved += len(here)
-        self._flush()
+        with self._change():
+            target = self._classes.find_or_add(new)
+            for shard in np.unique(shards[shards >= 0]).tolist():
+                here = rows[shards == shard]
+                here = here[self._snapshot.effective_classes(shard, here) != target]
+                if not len(here):
+                    continue
+                reader = self._shards[shard].reader
+                table = tables.relabelled(reader.tables.rows(here), self._classes[target].name)
+                self._kill(np.full(len(here), shard, np.int32), here)
+                self._put(RowBatch(table, np.full(len(here), target, np.int32), reader.vectors[here]))
+                moved += len(here)
+            self._flush()
         return moved
 
     def compact(self, shards: Collection[str] | None = None) -> int:
@@ -217,13 +237,14 @@ class Transaction:
         wanted = set(worn(self._snapshot, self._shard_rows) if shards is None else shards)
         snapshot = self._snapshot
         old = [shard for shard, part in enumerate(snapshot.shards) if part.reader.entry.id in wanted]
-        for shard in old:
-            for batch in live_batches(snapshot, shard):
-                self._put(batch)
-        self._flush()
-        self._shards = [part for part in self._shards if part.reader.entry.id not in wanted]
-        self._snapshot = self._rows()
-        self._changed |= bool(old)
+        with self._change():
+            for shard in old:
+                for batch in live_batches(snapshot, shard):
+                    self._put(batch)
+            self._flush()
+            self._shards = [part for part in self._shards if part.reader.entry.id not in wanted]
+            self._snapshot = self._rows()
+            self._changed |= bool(old)
         return len(old)
 
     def set_transform(self, kind: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retclip.core.errors import DatabaseError
+from retclip.core.errors import DatabaseError, ResourceError
 from retclip.shards import Database, verify
 from retclip.shards.manifest import Manifest, versions
 
@@ -56,6 +56,62 @@ def test_bad_vectors_are_refused(database, make):
             with pytest.raises(ValueError, match="vectors"):
                 transaction.add(segments, vectors.astype(np.float32))
         assert transaction.commit().version == database.version
+
+
+def test_segments_whose_text_is_refused_can_be_added_when_it_is_mended(database, make):
+    segment = make.segment(1000, "new")
+    with database.write("add", "tests") as transaction:
+        with pytest.raises(ValueError, match="surrogates"):
+            transaction.add([replace(segment, image_uri="caf\udce9.jpg")], np.ones((1, 8), np.float32))
+        assert transaction.add([segment], np.ones((1, 8), np.float32)) == 1
+        after = transaction.commit()
+    assert after.live_labels([segment.segment_id]) == {segment.segment_id: "new"}
+    assert [item.name for item in after.classes][-1] == "new"
+
+
+CHANGES = {
+    "add": lambda transaction, make: transaction.add(
+        [make.segment(n, "new") for n in range(100, 107)], np.ones((7, 8), np.float32)
+    ),
+    "delete": lambda transaction, make: transaction.delete(labels=["class 0"], source="beta"),
+    "relabel_segments": lambda transaction, make: transaction.relabel_segments(
+        [make.segment(n, "x", "alpha" if n % 4 else "beta").segment_id for n in range(60)], "class 1"
+    ),
+    "compact": lambda transaction, make: transaction.compact([part.reader.entry.id for part in transaction._shards]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_that_failed_in_the_middle_is_never_committed(database, make, monkeypatch, change):
+    """Whoever catches the error must not publish half of it: rows would be missing, or live twice."""
+
+    def fail(*args):
+        raise ResourceError("E401", "No room left.")
+
+    with database.write(change, "tests", shard_rows=4) as transaction:
+        with monkeypatch.context() as patch, pytest.raises(ResourceError):
+            patch.setattr("retclip.shards.staging.write_shard", fail)
+            patch.setattr("retclip.shards.snapshot.column_of", fail)
+            CHANGES[change](transaction, make)
+        for attempt in (lambda: CHANGES[change](transaction, make), lambda: transaction.set_transform("centre")):
+            with pytest.raises(DatabaseError, match="E310(.|\n)*in the middle(.|\n)*in a new write"):
+                attempt()
+        with pytest.raises(DatabaseError, match="E310(.|\n)*in the middle"):
+            transaction.commit()
+    assert Database.open(database.path).version == database.version
+    assert not list(database.path.rglob(".staging-*"))
+
+
+def test_a_commit_for_which_there_was_no_room_can_be_repeated(database, make, monkeypatch):
+    def fail(*args):
+        raise ResourceError("E401", "No room left.")
+
+    with database.write("add", "tests") as transaction:
+        transaction.add([make.segment(100, "new")], np.ones((1, 8), np.float32))
+        with monkeypatch.context() as patch, pytest.raises(ResourceError):
+            patch.setattr("retclip.shards.staging.write_shard", fail)
+            transaction.commit()
+        assert len(transaction.commit()) == 61
 
 
 def test_leaving_without_commit_changes_nothing(database, rows, make):
