@@ -17,7 +17,7 @@ from retclip.core.threads import cached_property
 from retclip.shards.classes import ClassTable, StoredClass
 from retclip.shards.creation import create_folder, timestamp
 from retclip.shards.leases import Lease
-from retclip.shards.manifest import Manifest, canonical_json, check_format, valid_manifests
+from retclip.shards.manifest import Manifest, canonical_json, check_format, current_manifest, valid_manifests
 from retclip.shards.publication import leased_manifest, republish, version_before
 from retclip.shards.records import Records
 from retclip.shards.search import Plan, Request, Searcher
@@ -285,15 +285,20 @@ class Database:
 
         return Transaction(self.path, operation, program, shard_rows)
 
-    def restore(self, version: int) -> Database:
+    def restore(self, version: int, newest: int | None = None) -> Database:
         """Publish a new version with the content of an older one; nothing in between is lost.
+
+        Args:
+            version: whose content comes back.
+            newest: refuse when there is a newer version than this one by then.
 
         Raises:
             DatabaseError: E306 no such version, E303 a damaged one, E304 and E305 as for any write.
         """
         Database.open(self.path, version)  # refuses one with missing files
-        return Database.open(self.path, republish(self.path, version, "retclip"))
+        return Database.open(self.path, republish(self.path, version, "retclip", newest))
 
     def undo(self) -> Database:
         """Publish the content before the last change as a new version; E306 when there is none, or it was removed."""
-        return self.restore(version_before(self.path))
+        newest = current_manifest(self.path).version
+        return self.restore(version_before(self.path), newest)

@@ -20,13 +20,26 @@ from retclip.shards.manifest import (
 )
 from retclip.shards.sweep import sweep
 
+_LAST_VERSION = 10**12 - 1  # the names of manifests have 12 digits
+
 
 def next_version(database: Path) -> int:
     """The number that a writer will claim.
 
     Ask before reading the version that the change is made on: one published in between then makes the claim fail.
+
+    Raises:
+        DatabaseError: E303 when the largest number is taken.
     """
-    return max(versions(database), default=0) + 1
+    number = max(versions(database), default=0) + 1
+    if number > _LAST_VERSION:
+        raise DatabaseError(
+            "E303",
+            f"Database '{database.stem}' has no number left for a new version.",
+            why=f"The largest is taken by {manifest_path(database, _LAST_VERSION)}.",
+            fix="No program counts so far: move that file away if `retclip db verify` calls it damaged.",
+        )
+    return number
 
 
 def publish(database: Path, manifest: Manifest) -> None:
@@ -36,30 +49,45 @@ def publish(database: Path, manifest: Manifest) -> None:
         DatabaseError: E305 when another writer has that number; nothing changed then.
     """
     if not link_file(manifest_path(database, manifest.version), [manifest.to_bytes()]):
-        raise DatabaseError(
-            "E305",
-            f"Another writer published version {manifest.version} of database '{database.stem}' first.",
-            why=f"This change was made on version {manifest.parent}.",
-            fix="Run the command again: it starts from the newest version.",
-        )
+        raise _outrun(database, manifest.version, manifest.parent)
 
 
-def republish(database: Path, version: int, program: str) -> int:
+def _outrun(database: Path, published: int, base: int) -> DatabaseError:
+    return DatabaseError(
+        "E305",
+        f"Another writer published version {published} of database '{database.stem}' first.",
+        why=f"This change was made on version {base}.",
+        fix="Run the command again: it starts from the newest version.",
+    )
+
+
+def republish(database: Path, version: int, program: str, newest: int | None = None) -> int:
     """Publish the content of an older version as a new one and return its number.
 
     Only manifests of other versions are read: content can be brought back although the newest one has lost files.
+
+    Args:
+        database: folder of the database.
+        version: whose content comes back.
+        program: who does it.
+        newest: the version that was the newest when `version` was chosen, None when that does not matter.
+
+    Raises:
+        DatabaseError: E305 when there is a newer one than `newest`.
     """
     with writer_lock(database, "restore") as refuse_another:
         sweep(database)
         number = next_version(database)
-        newest, old = current_manifest(database), read_manifest(database, version)
+        current, old = current_manifest(database), read_manifest(database, version)
+        if newest not in (None, current.version):
+            raise _outrun(database, current.version, newest)
         classes = old.classes.copy()
-        classes.next_id = max(classes.next_id, newest.classes.next_id)
+        classes.next_id = max(classes.next_id, current.classes.next_id)
         manifest = replace(
             old,
             classes=classes,
             version=number,
-            parent=newest.version,
+            parent=current.version,
             created=timestamp(),
             operation="restore",
             note=f"content of version {version}",

@@ -12,6 +12,7 @@ import pytest
 from retclip.core.errors import DatabaseError, ResourceError
 from retclip.shards import Database, verify
 from retclip.shards.manifest import Manifest, versions
+from retclip.shards.publication import version_before
 
 
 def test_segments_come_back_as_they_went_in(database, rows):
@@ -89,10 +90,11 @@ def test_a_change_that_failed_in_the_middle_is_never_committed(database, make, m
         raise ResourceError("E401", "No room left.")
 
     with database.write(change, "tests", shard_rows=4) as transaction:
-        with monkeypatch.context() as patch, pytest.raises(ResourceError):
+        with monkeypatch.context() as patch:
             patch.setattr("retclip.shards.staging.write_shard", fail)
             patch.setattr("retclip.shards.snapshot.column_of", fail)
-            CHANGES[change](transaction, make)
+            with pytest.raises(ResourceError):
+                CHANGES[change](transaction, make)
         for attempt in (lambda: CHANGES[change](transaction, make), lambda: transaction.set_transform("centre")):
             with pytest.raises(DatabaseError, match="E310(.|\n)*in the middle(.|\n)*in a new write"):
                 attempt()
@@ -108,9 +110,10 @@ def test_a_commit_for_which_there_was_no_room_can_be_repeated(database, make, mo
 
     with database.write("add", "tests") as transaction:
         transaction.add([make.segment(100, "new")], np.ones((1, 8), np.float32))
-        with monkeypatch.context() as patch, pytest.raises(ResourceError):
+        with monkeypatch.context() as patch:
             patch.setattr("retclip.shards.staging.write_shard", fail)
-            transaction.commit()
+            with pytest.raises(ResourceError):
+                transaction.commit()
         assert len(transaction.commit()) == 61
 
 
@@ -219,6 +222,19 @@ def test_restore_and_undo_give_the_old_content_as_a_new_version(database, rows):
         back.restore(99)
 
 
+def test_undo_does_not_drop_what_another_writer_published_meanwhile(database, monkeypatch):
+    def change():
+        with database.write("transform", "tests") as transaction:
+            transaction.set_transform("centre")
+            transaction.commit()
+
+    before = version_before
+    monkeypatch.setattr("retclip.shards.database.version_before", lambda path: (before(path), change())[0])
+    with pytest.raises(DatabaseError, match=r"E305(.|\n)*version 3(.|\n)*on version 2"):
+        database.undo()
+    assert (Database.open(database.path).version, Database.open(database.path).transform) == (3, "centre")
+
+
 def test_nothing_to_undo(make, tmp_path):
     with pytest.raises(DatabaseError, match="E306"):
         Database.create(tmp_path / "d.retdb", make.space(), {}).undo()
@@ -297,6 +313,17 @@ def test_the_number_of_a_damaged_manifest_is_not_given_again(database):
         transaction.set_transform("centre")
         after = transaction.commit()
     assert (after.version, after.manifest.parent) == (10, 2)
+
+
+def test_no_version_is_published_where_nobody_would_find_it(database):
+    """A stray file may have the last name of 12 digits; one with 13 is no manifest."""
+    stray = database.path / "manifests" / "999999999999.json"
+    stray.write_bytes(b"")
+    for write in (lambda: database.write("change", "tests").__enter__(), lambda: database.restore(1)):
+        with pytest.raises(DatabaseError, match=r"E303(.|\n)*no number left(.|\n)*999999999999.json"):
+            write()
+    stray.unlink()
+    assert database.restore(1).version == 3
 
 
 def _append(path: str, base: int, start) -> None:
