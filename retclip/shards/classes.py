@@ -10,6 +10,8 @@ from typing import Any, Literal
 from retclip.core.errors import DatabaseError, require
 from retclip.core.vocabulary import normalise_name
 
+MAX_CLASSES = 1 << 31  # rows keep the id of their class in 32 bits, signed
+
 
 @dataclass(frozen=True)
 class StoredClass:
@@ -59,9 +61,12 @@ class ClassTable:
     def __init__(self, entries: Iterable[ClassEntry], next_id: int) -> None:
         self._entries = {entry.id: entry for entry in entries}
         self.next_id = next_id
+        require(next_id <= MAX_CLASSES, "next_class_id", f"<= {MAX_CLASSES}", next_id)
         for entry in self._entries.values():
-            require(entry.id < next_id, "class id", f"< next_class_id {next_id}", entry.id)
+            require(0 <= entry.id < next_id, "class id", f"0 to next_class_id {next_id}, exclusive", entry.id)
             require(entry.into < 0 or entry.into in self._entries, "class into", "an existing class", entry.into)
+        for entry in self._entries.values():
+            self.effective(entry.id)  # ends, for there is no circle
         self._ids = {
             normalise_name(name): entry.id
             for entry in self._entries.values()
@@ -77,7 +82,17 @@ class ClassTable:
         return ClassTable(self._entries.values(), self.next_id)
 
     def effective(self, class_id: int) -> int:
-        """The live class that rows written as `class_id` belong to, -1 when it was deleted."""
+        """The live class that rows written as `class_id` belong to, -1 when it was deleted.
+
+        Raises:
+            DatabaseError: E303 for a class that a shard has rows of, and the table does not.
+        """
+        if class_id not in self._entries:
+            raise DatabaseError(
+                "E303",
+                f"The database is damaged: a shard has rows of class {class_id}, which its manifest does not name.",
+                fix="Open another version, or restore the manifest from a backup.",
+            )
         entry = self._entries[class_id]
         steps = 0
         while entry.state == "merged":

@@ -23,7 +23,6 @@ from retclip.shards.records import Records
 from retclip.shards.search import Plan, Request, Searcher
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.snapshot import LiveShard, Snapshot, read_deletes, stored_classes
-from retclip.shards.transforms import check_kind
 
 if TYPE_CHECKING:
     from retclip.shards.transaction import Transaction
@@ -76,7 +75,6 @@ class Database:
             DatabaseError: E307 when `path` exists.
             ValueError: for an unknown transform or a preset that is not JSON.
         """
-        check_kind(transform)
         canonical_json(dict(preset))
         manifest = Manifest(
             1, 0, timestamp(), "create", "", "retclip", space, dict(preset), transform, ClassTable((), 0), {}, ()

@@ -14,6 +14,7 @@ from retclip.core.errors import DatabaseError, require
 from retclip.core.identity import FeatureSpace
 from retclip.shards.classes import ClassEntry, ClassTable
 from retclip.shards.durable import FileEntry
+from retclip.shards.transforms import check_kind
 
 FORMAT = 1
 FORMAT_BYTES = b'{"retclip_db": 1}\n'
@@ -58,12 +59,8 @@ class ShardEntry:
         missing = {*ROW_FILES, SHARD_FILE} - set(self.files)
         extra = set(self.files) - {*ROW_FILES, *OPTIONAL_FILES, SHARD_FILE}
         require(not missing and not extra, "shard files", f"{ROW_FILES}", sorted(self.files))
-        require(
-            self.deletes is None or _ID.fullmatch(self.deletes.id) is not None,
-            "deletes id",
-            "32 hex digits",
-            self.deletes,
-        )
+        dead = self.deletes
+        require(dead is None or _ID.fullmatch(dead.id) is not None, "deletes id", "32 hex digits", dead)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -110,6 +107,11 @@ class Manifest:
     shards: tuple[ShardEntry, ...]
     models: tuple[Mapping[str, str], ...] = ()
 
+    def __post_init__(self) -> None:
+        check_kind(self.transform)
+        require(isinstance(self.space.dim, int), "FeatureSpace.dim", "a whole number", self.space.dim)
+        require(len({entry.id for entry in self.shards}) == len(self.shards), "shards", "different ids", "one twice")
+
     @property
     def rows(self) -> int:
         """Live segments."""
@@ -152,7 +154,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
-        """Inverse of `to_bytes`. Raises ValueError, KeyError or TypeError for anything else."""
+        """Inverse of `to_bytes`. Raises errors of several kinds for anything else, see `read_manifest`."""
         body = data[len(_PREFIX) : -_TAIL_BYTES]
         digest = hashlib.sha256(body).hexdigest().encode()
         require(
@@ -212,7 +214,7 @@ def read_manifest(database: Path, version: int) -> Manifest:
         ) from error
     except OSError as error:
         raise unreadable(path, error) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DatabaseError(
             "E303",
             f"Manifest {path.name} of database '{database.stem}' is damaged.",

@@ -68,9 +68,12 @@ def test_tables_that_contradict_themselves_are_refused():
         ClassTable([ClassEntry(5, "x")], 5)
     with pytest.raises(ValueError, match="existing class"):
         ClassTable([ClassEntry(0, "x", (), "merged", 3)], 5)
-    circle = ClassTable([ClassEntry(0, "x", (), "merged", 1), ClassEntry(1, "y", (), "merged", 0)], 2)
     with pytest.raises(ValueError, match="circle"):
-        circle.effective(0)
+        ClassTable([ClassEntry(0, "x", (), "merged", 1), ClassEntry(1, "y", (), "merged", 0)], 2)
+    with pytest.raises(ValueError, match="class id"):
+        ClassTable([ClassEntry(-1, "x")], 5)
+    with pytest.raises(ValueError, match="next_class_id"):
+        ClassTable([ClassEntry(1 << 40, "x")], (1 << 40) + 1)
     entry = ClassEntry(0, "x", ("a",), "merged", 1)
     assert ClassEntry.from_json(entry.to_json(3, 1)) == entry
     with pytest.raises(ValueError, match="class state"):

@@ -1,12 +1,13 @@
 """Manifests: every byte counts, and the highest valid one is current."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
 from retclip.core.errors import DatabaseError
-from retclip.shards import Database
+from retclip.shards import Database, verify
 from retclip.shards.manifest import Manifest, ShardEntry, canonical_json, manifest_path, read_manifest
 
 
@@ -75,6 +76,45 @@ def test_names_that_could_leave_the_folder_are_refused(database, bad):
         ShardEntry.from_json({**entry, "files": {**entry["files"], "../x": entry["files"]["ids.u64"]}})
     with pytest.raises(ValueError, match="deletes id"):
         ShardEntry.from_json({**entry, "deletes": {"id": bad, "rows": 1, "bytes": 1, "sha256": ""}})
+
+
+NONSENSE = {
+    "an infinite number of rows": lambda body: body["shards"][0].update(rows=float("inf")),
+    "too deep": lambda body: body["preset"].update(deep="DEEP"),
+    "a circle": lambda body: [
+        item.update(state="merged", into=1 - item["id"], count=0) for item in body["classes"][:2]
+    ],
+    "a class id of 41 bits": lambda body: (body["classes"][0].update(id=1 << 40), body.update(next_class_id=1 << 41)),
+    "a class id below 0": lambda body: body["classes"][0].update(id=-5),
+    "an unknown transform": lambda body: body.update(transform="../x"),
+    "a dimension that is no whole number": lambda body: body["space"].update(dim=8.0),
+    "a shard twice": lambda body: body["shards"].append(body["shards"][0]),
+}
+
+
+def forge(database, change):
+    """Write version 3, the content of version 2 after `change` of its body, with the digest that belongs to it."""
+    body = {**json.loads(manifest_path(database.path, 2).read_bytes())["body"], "version": 3}
+    change(body)
+    data = json.dumps(body).replace('"DEEP"', "[" * 100_000 + "]" * 100_000).encode()
+    digest = hashlib.sha256(data).hexdigest().encode()
+    manifest_path(database.path, 3).write_bytes(b'{"body":' + data + b',"sha256":"' + digest + b'"}\n')
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_nonsense_behind_a_right_digest_is_damage(database, kind):
+    forge(database, NONSENSE[kind])
+    with pytest.raises(DatabaseError, match=r"E303(.|\n)*000000000003.json"):
+        Database.open(database.path, 3)
+    assert Database.open(database.path).version == 2
+    assert [p.file for p in verify(database.path, deep=True).problems] == ["manifests/000000000003.json"]
+
+
+def test_rows_of_a_class_that_no_manifest_names_are_damage(database):
+    forge(database, lambda body: body["classes"].pop(0))
+    with pytest.raises(DatabaseError, match=r"E303(.|\n)*class 0"):
+        Database.open(database.path).search(np.ones((1, 8), np.float32), 3)
+    assert not verify(database.path, deep=True).ok
 
 
 def test_a_version_that_nobody_could_open_is_not_published(database, make, monkeypatch, tmp_path):

@@ -96,9 +96,9 @@ def test_a_change_that_failed_in_the_middle_is_never_committed(database, make, m
             with pytest.raises(ResourceError):
                 CHANGES[change](transaction, make)
         for attempt in (lambda: CHANGES[change](transaction, make), lambda: transaction.set_transform("centre")):
-            with pytest.raises(DatabaseError, match="E310(.|\n)*in the middle(.|\n)*in a new write"):
+            with pytest.raises(DatabaseError, match=r"E310(.|\n)*in the middle(.|\n)*in a new write"):
                 attempt()
-        with pytest.raises(DatabaseError, match="E310(.|\n)*in the middle"):
+        with pytest.raises(DatabaseError, match=r"E310(.|\n)*in the middle"):
             transaction.commit()
     assert Database.open(database.path).version == database.version
     assert not list(database.path.rglob(".staging-*"))

@@ -135,9 +135,12 @@ def test_wrong_counts_and_doubled_ids_are_found(busy):
     manifest = replace(busy.manifest, version=4, counts={**busy.manifest.counts, 0: (1, 1)})
     durable.link_file(manifest_path(busy.path, 4), [manifest.to_bytes()])
     assert "counts" in verify(busy.path, deep=True).problems[0].message
-    doubled = replace(busy.manifest, version=5, shards=busy.manifest.shards * 2)
+    copies = [replace(entry, id=durable.new_id()) for entry in busy.manifest.shards]
+    for entry, copy in zip(busy.manifest.shards, copies, strict=True):
+        shutil.copytree(busy.path / "shards" / entry.id, busy.path / "shards" / copy.id)
+    doubled = replace(busy.manifest, version=5, shards=(*busy.manifest.shards, *copies))
     durable.link_file(manifest_path(busy.path, 5), [doubled.to_bytes()])
-    assert any("twice" in p.message for p in verify(busy.path, deep=True).problems)
+    assert any("live twice" in p.message for p in verify(busy.path, deep=True).problems)
 
 
 def test_a_bitmap_with_rows_that_do_not_exist_is_found(busy):
