@@ -20,10 +20,12 @@ class ClassUnion:
         """Let a class have those of its names that are free."""
         self.join(item, item)
 
-    def join(self, item: StoredClass, home: StoredClass) -> None:
-        """Let the names of `item` that are free lead to `home`."""
-        for name in _names(item):
-            self._by_name.setdefault(name, home)
+    def join(self, item: StoredClass, home: StoredClass) -> list[str]:
+        """Let the names of `item` that are free lead to `home`, and return them."""
+        names = (item.name, *item.aliases)
+        free = {key: name for name in names if (key := normalise_name(name)) not in self._by_name}
+        self._by_name.update(dict.fromkeys(free, home))
+        return list(free.values())
 
     def homes(self, item: StoredClass) -> list[StoredClass]:
         """Classes that share a name with `item`; the one that has its first name comes first."""

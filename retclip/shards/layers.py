@@ -53,7 +53,7 @@ class LayeredIndex:
         self.layering = layering
         offsets = np.cumsum([0, *(layer.manifest.classes.next_id for layer in layers)]).tolist()
         table = ClassTable(_joint_entries(layers, offsets, layering), offsets[-1])
-        self.snapshot = Snapshot(_joint_shards(layers, offsets), table, layers[0].space.dim)
+        self.snapshot = Snapshot(_joint_shards(layers, offsets, table), table, layers[0].space.dim)
         self._first_shards = np.cumsum([0, *(len(layer.snapshot.shards) for layer in layers)])
         self._searcher = Searcher(self.snapshot)
         self._records = Records(self.snapshot)
@@ -177,7 +177,7 @@ class _ShiftedReader(ShardReader):
 def _joint_entries(layers: Sequence[Database], offsets: Sequence[int], layering: Layering) -> Iterable[ClassEntry]:
     """Classes of all layers; one that an earlier layer knows goes into the earlier class, or is not asked.
 
-    Either way its names lead to the earlier class.
+    Either way those of its names that are free lead to the earlier class.
     """
     union = ClassUnion()
     entries: dict[int, ClassEntry] = {}
@@ -189,24 +189,25 @@ def _joint_entries(layers: Sequence[Database], offsets: Sequence[int], layering:
             entries[entry.id + offset] = replace(entry, id=entry.id + offset, into=into)
         for item in own:
             home = homes.get(item.id, item)
-            union.join(item, home)
+            gained = union.join(item, home)
             if home is not item:
                 kept, moved = entries[home.id], entries[item.id]
-                entries[home.id] = replace(kept, aliases=(*kept.aliases, item.name, *item.aliases))
+                entries[home.id] = replace(kept, aliases=(*kept.aliases, *gained))
                 dead = replace(moved, state="deleted")
                 entries[item.id] = dead if layering == "first" else replace(moved, state="merged", into=home.id)
     return entries.values()
 
 
-def _joint_shards(layers: Sequence[Database], offsets: Sequence[int]) -> Iterator[LiveShard]:
-    """Shards of all layers; rows whose segment an earlier layer holds are dead."""
+def _joint_shards(layers: Sequence[Database], offsets: Sequence[int], table: ClassTable) -> Iterator[LiveShard]:
+    """Shards of all layers; rows whose segment an earlier layer answers with are dead."""
     earlier = np.zeros(0, np.uint64)
     for layer, offset in zip(layers, offsets, strict=False):
         mine = []
-        for shard, part in enumerate(layer.snapshot.shards):
-            live = np.flatnonzero(layer.snapshot.live_mask(shard))
-            ids = part.reader.row_ids[live]
-            doubled = live[np.isin(ids, earlier)]
-            mine.append(ids)
-            yield LiveShard(_ShiftedReader(part.reader, offset), part.dead | BitMap(doubled.tolist()))
+        for part in layer.snapshot.shards:
+            ids = part.reader.row_ids
+            doubled = np.flatnonzero(np.isin(ids, earlier))
+            joint = LiveShard(_ShiftedReader(part.reader, offset), part.dead | BitMap(doubled.tolist()))
+            # A class that is not asked here takes no segment from the layers after it.
+            mine.append(ids[Snapshot([joint], table, layer.space.dim).live_mask(0)])
+            yield joint
         earlier = np.concatenate([earlier, *mine])

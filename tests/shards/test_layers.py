@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retclip.core.errors import DatabaseError, FeatureSpaceMismatch
+from retclip.core.vocabulary import Vocabulary
 from retclip.ports.neighbors import NeighborIndex
+from retclip.query.matching import match_labels
 from retclip.shards import Database
 from retclip.shards.copying import merge_databases
 from retclip.shards.layers import LayeredIndex, open_layers
@@ -128,3 +130,33 @@ def test_layers_of_different_encoders_are_refused(make, tmp_path):
         LayeredIndex([part(make, tmp_path / "mine.retdb", range(3)), other])
     with pytest.raises(ValueError, match="layering"):
         LayeredIndex([other], "last")
+
+
+def labelled(make, path, **numbers):
+    """A database of one-row classes: the number of the segment of each."""
+    segments = [make.segment(number, label) for label, number in numbers.items()]
+    return make.build(path, segments, np.eye(8, dtype=np.float32)[[number % 8 for number in numbers.values()]])
+
+
+@pytest.mark.parametrize("layering", ["first", "merged"])
+def test_a_class_takes_no_name_that_an_earlier_class_has_and_none_twice(make, tmp_path, layering):
+    one = labelled(make, tmp_path / "one.retdb", kitten=1, cat=2)
+    two = labelled(make, tmp_path / "two.retdb", cat=3)
+    with two.write("name", "tests") as transaction:
+        transaction.declare("cat", ["kitten", "tabby"])
+        two = transaction.commit()
+    three = labelled(make, tmp_path / "three.retdb", Tabby=4)
+    layered = LayeredIndex([one, two, three], layering)
+    assert {item.name: item.aliases for item in layered.classes} == {"kitten": (), "cat": ("tabby",)}
+    assert layered.snapshot.classes.find("kitten") == 0
+    assert match_labels(Vocabulary.from_names("v", ["kitten", "cat"]), layered.classes).column == {0: 0, 1: 1}
+
+
+def test_a_segment_is_served_by_the_first_layer_that_is_asked_for_its_class(make, tmp_path):
+    """The second layer is not asked for cats, so its cat is a puma by the third."""
+    one = labelled(make, tmp_path / "one.retdb", cat=1)
+    two = labelled(make, tmp_path / "two.retdb", cat=2, dog=3)
+    three = labelled(make, tmp_path / "three.retdb", puma=2, wolf=3)
+    layered = LayeredIndex([one, two, three], "first")
+    assert {item.name: item.count for item in layered.classes} == {"cat": 1, "dog": 1, "puma": 1}
+    assert len(LayeredIndex([one, two, three], "merged")) == 3
