@@ -298,5 +298,5 @@ def valid_manifests(database: Path) -> Iterator[Manifest]:
         try:
             yield read_manifest(database, version)
         except DatabaseError as error:
-            if error.code != "E303":
+            if error.code not in ("E303", "E306"):  # damaged, or removed since it was listed
                 raise

@@ -11,6 +11,7 @@ import numpy as np
 from retclip.core.errors import DatabaseError
 from retclip.shards.database import Database
 from retclip.shards.durable import file_sha256
+from retclip.shards.leases import Lease
 from retclip.shards.manifest import FORMAT_BYTES, Manifest, ShardEntry, manifest_path, read_manifest, versions
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.snapshot import LiveShard, Snapshot, read_deletes
@@ -60,9 +61,10 @@ def verify(path: Path, version: int | None = None, deep: bool = False) -> Verify
     path = Path(path).absolute()
     report = VerifyReport()
     _check_format(path, report)
-    manifest = _check_manifests(path, version, report)
-    if manifest is None:
+    chosen = _check_manifests(path, version, report)
+    if chosen is None:
         return report
+    manifest, _lease = chosen  # held to the end, so that nobody removes the files meanwhile
     report.version, report.segments = manifest.version, manifest.rows
     for entry in manifest.shards:
         _check_shard_files(path, entry, manifest, report, deep=deep)
@@ -82,20 +84,24 @@ def _check_format(path: Path, report: VerifyReport) -> None:
         report.problems.append(Problem("E303", "FORMAT", f"expected {FORMAT_BYTES!r}, got {data[:40]!r}"))
 
 
-def _check_manifests(path: Path, version: int | None, report: VerifyReport) -> Manifest | None:
-    """Check every manifest; return the asked one, by default the highest that is whole."""
-    chosen: Manifest | None = None
-    known = versions(path)
-    for number in known:
+def _check_manifests(path: Path, version: int | None, report: VerifyReport) -> tuple[Manifest, Lease] | None:
+    """Check every manifest; return the asked one, by default the highest that is whole, with a lease on it."""
+    chosen: tuple[Manifest, Lease] | None = None
+    for number in reversed(versions(path)):
         name = str(manifest_path(path, number).relative_to(path))
-        report.checked.append(name)
         try:
             manifest = read_manifest(path, number)
+            if version == number or (version is None and chosen is None):
+                chosen = manifest, Lease(manifest_path(path, number))
         except (DatabaseError, OSError) as error:
-            report.problems.append(_problem(name, error))
-            continue
-        if version in (None, number):
-            chosen = manifest
+            if number in versions(path):
+                report.problems.append(_problem(name, error))
+            elif version is None and chosen is None:
+                return _check_manifests(path, version, report)  # it was collected, so there is a newer one
+            else:
+                continue
+        report.checked.append(name)
+    known = versions(path)
     if chosen is None and (version is None or version not in known):
         why = "no manifest is whole" if known else "there is no manifest"
         wanted = why if version is None else f"there is no version {version}"

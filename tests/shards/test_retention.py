@@ -231,3 +231,18 @@ def test_an_unreadable_manifest_is_not_skipped(history, monkeypatch):
         Database.open(history)
     with pytest.raises(DatabaseError, match="E320"):
         collect(history, 1)
+
+
+def test_the_log_leaves_out_what_is_collected_while_it_is_read(history, monkeypatch):
+    from retclip.shards import manifest
+
+    database = Database.open(history)
+    real = manifest.read_manifest
+
+    def overtaken(path, version):
+        monkeypatch.setattr(manifest, "read_manifest", real)
+        collect(history, 2)
+        return real(path, version)
+
+    monkeypatch.setattr(manifest, "read_manifest", overtaken)
+    assert [entry.version for entry in database.history()] == [6, 7]

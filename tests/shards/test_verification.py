@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retclip.shards import Database, durable, verify
+from retclip.shards import Database, durable, verification, verify
 from retclip.shards.manifest import Deletes, manifest_path
+from retclip.shards.retention import collect
 from retclip.shards.shard_writer import id_bytes
 
 
@@ -153,3 +154,51 @@ def test_a_bitmap_with_rows_that_do_not_exist_is_found(busy):
     durable.link_file(manifest_path(busy.path, 4), [manifest.to_bytes()])
     assert [p.file for p in verify(busy.path, deep=True).problems] == [f"deletes/{name}.roaring"]
     assert len(Database.open(busy.path, 3)) == len(busy)
+
+
+def collected(path):
+    """What another process does meanwhile: a version without the shards of all others, and their removal."""
+    with Database.open(path).write("compact", "tests") as transaction:
+        transaction.compact([entry.id for entry in Database.open(path).manifest.shards])
+        transaction.commit()
+    return collect(path, 1)
+
+
+def test_the_version_that_is_checked_stays_until_the_end(make, rows, tmp_path, monkeypatch):
+    path = tmp_path / "d.retdb"
+    make.build(path, *rows, shard_rows=25)
+    real = verification._check_content
+    gone = []
+
+    def overtaken(*arguments):
+        gone.append(collected(path))
+        real(*arguments)
+
+    monkeypatch.setattr(verification, "_check_content", overtaken)
+    report = verify(path, deep=True)
+    assert (report.version, report.problems, gone[0].in_use) == (2, [], (2,))
+    assert collect(path, 1).versions == (2,)
+
+
+@pytest.mark.parametrize(
+    ("version", "reads", "checked"), [(None, 0, 3), (1, 0, 0), (2, 0, 0), (None, 1, 2), (1, 1, 0), (2, 1, 2)]
+)
+def test_versions_that_are_collected_meanwhile_are_no_damage(
+    make, rows, tmp_path, monkeypatch, version, reads, checked
+):
+    """Before the newest is read, and between it and the first."""
+    path = tmp_path / "d.retdb"
+    make.build(path, *rows)
+    real = verification.read_manifest
+    numbers = []
+
+    def overtaken(database, number):
+        numbers.append(number)
+        if len(numbers) == reads + 1:
+            collected(path)
+        return real(database, number)
+
+    monkeypatch.setattr(verification, "read_manifest", overtaken)
+    report = verify(path, version)
+    assert report.version == checked
+    assert [problem.code for problem in report.problems] == ([] if checked else ["E306"])
