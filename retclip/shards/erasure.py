@@ -6,7 +6,9 @@ and then searches all files that are left. Blocks that the disk freed, and copie
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -25,7 +27,7 @@ from retclip.shards.media import forget_thumbnails
 from retclip.shards.retention import remove_versions, whole_manifests
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.sweep import sweep, unnamed
-from retclip.shards.traces import Traces
+from retclip.shards.traces import WINDOW_BYTES, Traces
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Erased:
 
     Attributes:
         shards: ids of the shards that hold it.
-        ids, images: segment ids and image digests; `vectors`: rows of vectors.f16.
+        ids, images: segment ids and image digests.
+        vectors: rows of vectors.f16; those of less than 8 bytes, which other data may hold by chance, are left out.
     """
 
     shards: set[str] = field(default_factory=set)
@@ -59,7 +62,7 @@ class Erased:
         """Note rows: a table with segment_id and image_sha256, and their (n, D) vectors."""
         self.ids.update(tables.numbers(table, "segment_id").tolist())
         self.images.update(table["image_sha256"].to_pylist())
-        self.vectors.update(row.tobytes() for row in vectors)
+        self.vectors.update(data for row in vectors if len(data := row.tobytes()) >= WINDOW_BYTES)
 
 
 @dataclass(frozen=True)
@@ -95,23 +98,19 @@ def erase(database: Path, selection: Selection, program: str) -> Proof:
         DatabaseError: E317 when there is nothing of it, E316 while a manifest is damaged, E304 while somebody writes or
             reads a version that must go, E318 when the search found a trace.
     """
-    found = _find(database, selection)
-    if not found.ids:
-        raise DatabaseError(
-            "E317",
-            f"Database '{database.stem}' holds nothing of {selection.column} '{selection.value}'.",
-            why="No shard of any version and no unfinished build has a segment of it.",
-            fix="See the sources with: retclip db info NAME; images are named by the SHA-256 of their file.",
-        )
-    # Rows last: as long as they are there, an interrupted erasure knows what is left to do.
-    thumbnails = forget_thumbnails(database, found.ids)
+    # Without the lock another writer would sweep the new cache, or collect a shard that is still to be read.
+    with writer_lock(database, "erase"):
+        found = _find(database, selection)
+        # Rows last: as long as they are there, an interrupted erasure knows what is left to do.
+        thumbnails = forget_thumbnails(database, found.ids)
     spills = _forget_spills(database, selection, found.ids)
     if found.shards:
         _rewrite(database, selection, found, program)
-    versions = _remove_versions(database, found)
-    shared = _shared(database, found)
     strings = _strings(found)
-    files, size = _search(database, strings - shared, selection)
+    with writer_lock(database, "erase"):
+        versions = _remove_versions(database, found)
+        shared = _shared(database, found)
+        files, size = _search(database, strings - shared, selection)
     return Proof(
         segments=len(found.ids),
         images=len(found.images),
@@ -133,6 +132,7 @@ def _readers(database: Path, manifests: list[Manifest]) -> Iterator[ShardReader]
 
 
 def _find(database: Path, selection: Selection) -> Erased:
+    """What there is to erase; raises E317 when there is nothing."""
     found = Erased()
     for reader in _readers(database, whole_manifests(database)):
         rows = selection.rows(reader)
@@ -141,6 +141,13 @@ def _find(database: Path, selection: Selection) -> Erased:
             found.add(reader.tables.columns("segment_id", "image_sha256").take(rows), reader.vectors[rows])
     for _, _, segments, vectors in spills_with(database, selection.column, selection.value):
         found.add(tables.from_segments(segments), vectors)
+    if not found.ids:
+        raise DatabaseError(
+            "E317",
+            f"Database '{database.stem}' holds nothing of {selection.column} '{selection.value}'.",
+            why="No shard of any version and no unfinished build has a segment of it.",
+            fix="See the sources with: retclip db info NAME; images are named by the SHA-256 of their file.",
+        )
     return found
 
 
@@ -167,31 +174,31 @@ def _rewrite(database: Path, selection: Selection, found: Erased, program: str) 
 
 
 def _remove_versions(database: Path, found: Erased) -> tuple[int, ...]:
-    with writer_lock(database, "erase"):
-        manifests = whole_manifests(database)
-        doomed = [m.version for m in manifests if any(entry.id in found.shards for entry in m.shards)]
-        if doomed and doomed[-1] == manifests[-1].version:
-            raise DatabaseError(
-                "E305",
-                f"Version {doomed[-1]} of database '{database.stem}' was restored while its segments were erased.",
-                why="Another command published it in between.",
-                fix="Run the command again.",
-            )
-        removed = remove_versions(database, manifests, doomed)
-        if removed.in_use:
-            raise DatabaseError(
-                "E304",
-                f"Versions {', '.join(map(str, removed.in_use))} of database '{database.stem}' are being read.",
-                why="They hold what is to be erased, and a reader has them open.",
-                fix="Stop the programs that use the database, and run the command again: it goes on from here.",
-            )
-        sweep(database)
-        # The lock is ours, so what no version names belongs to nobody, however young it is.
-        for path in unnamed(database, [m for m in manifests if m.version not in removed.versions], age=0):
-            durable.remove(path)
-        # A removal that is not flushed can be undone by a power loss. Copies may lack `jobs`, as `sweep` says.
-        for folder in (database / "shards", *database.glob("jobs"), *database.glob("jobs/*/")):
-            durable.sync_folder(folder)
+    """Remove the versions that name a shard with erased rows, and all that no version names; the lock is held."""
+    manifests = whole_manifests(database)
+    doomed = [m.version for m in manifests if any(entry.id in found.shards for entry in m.shards)]
+    if doomed and doomed[-1] == manifests[-1].version:
+        raise DatabaseError(
+            "E305",
+            f"Version {doomed[-1]} of database '{database.stem}' was restored while its segments were erased.",
+            why="Another command published it in between.",
+            fix="Run the command again.",
+        )
+    removed = remove_versions(database, manifests, doomed)
+    if removed.in_use:
+        raise DatabaseError(
+            "E304",
+            f"Versions {', '.join(map(str, removed.in_use))} of database '{database.stem}' are being read.",
+            why="They hold what is to be erased, and a reader has them open.",
+            fix="Stop the programs that use the database, and run the command again: it goes on from here.",
+        )
+    sweep(database)
+    # The lock is ours, so what no version names belongs to nobody, however young it is.
+    for path in unnamed(database, [m for m in manifests if m.version not in removed.versions], age=0):
+        durable.remove(path)
+    # A removal that is not flushed can be undone by a power loss. Copies may lack `jobs`, as `sweep` says.
+    for folder in (database / "shards", *database.glob("jobs"), *database.glob("jobs/*/")):
+        durable.sync_folder(folder)
     return removed.versions
 
 
@@ -213,8 +220,15 @@ def _shared(database: Path, found: Erased) -> set[bytes]:
 def _search(database: Path, strings: set[bytes], selection: Selection) -> tuple[int, int]:
     """(files, bytes) that were searched. Raises E318 for anything that is left."""
     traces = Traces(strings)
-    files = [path for path in sorted(database.rglob("*")) if path.is_file()]
-    left = [str(path.relative_to(database)) for path in files if any(True for _ in traces.in_file(path))]
+    searched: dict[Path, int] = {}
+    left = []
+    # Builds store spills without the lock: one that loses its name here is searched under its next.
+    while fresh := [path for path in _files(database) if path not in searched]:
+        for path in fresh:
+            with suppress(FileNotFoundError):
+                if any(True for _ in traces.in_file(path)):
+                    left.append(str(path.relative_to(database)))
+                searched[path] = path.stat().st_size
     # Parquet is compressed: what it says is asked of its columns.
     for reader in _readers(database, whole_manifests(database)):
         if len(selection.rows(reader)):
@@ -226,4 +240,10 @@ def _search(database: Path, strings: set[bytes], selection: Selection) -> tuple[
             why=", ".join(left[:5]),
             fix="Stop other programs that use the database, run the command again, then remove those files.",
         )
-    return len(files), sum(path.stat().st_size for path in files)
+    return len(searched), sum(searched.values())
+
+
+def _files(database: Path) -> list[Path]:
+    # rglob raises when a folder vanishes.
+    paths = (Path(folder, name) for folder, _, names in os.walk(database) for name in names)
+    return sorted(path for path in paths if path.is_file())

@@ -88,7 +88,7 @@ def forget_thumbnails(database: Path, segment_ids: Collection[int]) -> int:
     folder = database / FOLDER
     if not folder.is_dir():
         return 0
-    staged = database / (durable.STAGING_PREFIX + durable.new_id())
+    old, staged = (database / (durable.STAGING_PREFIX + durable.new_id()) for _ in range(2))
     gone = set(segment_ids)
     count = 0
     with durable.explained(folder):
@@ -103,11 +103,24 @@ def forget_thumbnails(database: Path, segment_ids: Collection[int]) -> int:
             if isinstance(error, lmdb.Error):
                 _refuse_system_error(database, error)
             raise
-        durable.remove(folder)
+        folder.rename(old)
         if staged.is_dir():
-            staged.rename(folder)
+            _give_name(staged, folder)
+        durable.remove(old)
     durable.sync_folder(database)
     return count
+
+
+def _give_name(staged: Path, folder: Path) -> None:
+    try:
+        staged.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        # A build, which stores pictures without the writer's lock, has begun a cache there; its pictures are newer.
+        for batch in _stored_batches(staged):
+            _write(folder, batch, overwrite=False)
+        durable.remove(staged)
 
 
 def _stored_batches(folder: Path) -> Iterator[dict[int, bytes]]:
@@ -139,14 +152,14 @@ def _refuse_system_error(folder: Path, error: lmdb.Error) -> None:
         raise OSError(number, os.strerror(number)) from error
 
 
-def _write(folder: Path, thumbnails: Mapping[int, bytes]) -> None:
+def _write(folder: Path, thumbnails: Mapping[int, bytes], *, overwrite: bool = True) -> None:
     with _environment(folder) as env:
         for batch in _batches(thumbnails):
             while True:
                 try:
                     with env.begin(write=True) as transaction:
                         for key, value in batch:
-                            transaction.put(key, value)
+                            transaction.put(key, value, overwrite=overwrite)
                     break
                 except lmdb.MapFullError:
                     # No transaction is open here, which is the only time the map may grow.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-_WINDOW = 8
+WINDOW_BYTES = 8
 _ANCHORS = 64  # places of a string that are tried for a window that is unlike other data
 _CHUNK_BYTES = 1 << 22
 
@@ -20,11 +20,11 @@ class Traces:
     """
 
     def __init__(self, strings: Collection[bytes]) -> None:
-        self._longest = max(map(len, strings), default=_WINDOW)
+        self._longest = max(map(len, strings), default=WINDOW_BYTES)
         self._strings: dict[int, list[tuple[int, bytes]]] = {}
         for string in sorted(set(strings)):
-            anchor = max(range(min(len(string) - _WINDOW + 1, _ANCHORS)), key=lambda n: _variety(string, n))
-            window = int.from_bytes(string[anchor : anchor + _WINDOW], "little")
+            anchor = max(range(min(len(string) - WINDOW_BYTES + 1, _ANCHORS)), key=lambda n: _variety(string, n))
+            window = int.from_bytes(string[anchor : anchor + WINDOW_BYTES], "little")
             self._strings.setdefault(window, []).append((anchor, string))
         self._windows = np.array(sorted(self._strings), np.uint64)
         # Most places of a file are ruled out by two bytes, before eight are put together.
@@ -52,17 +52,17 @@ class Traces:
     def _candidates(self, data: bytes) -> Iterator[tuple[int, int]]:
         """(place, window) where a window of one of the strings stands."""
         values: npt.NDArray[np.uint8] = np.frombuffer(data, np.uint8)
-        if len(values) < _WINDOW:
+        if len(values) < WINDOW_BYTES:
             return
-        count = len(values) - _WINDOW + 1
+        count = len(values) - WINDOW_BYTES + 1
         pairs = values[:count].astype(np.uint16) | values[1 : count + 1].astype(np.uint16) << 8
         places = np.flatnonzero(self._starts[pairs])
         windows = np.zeros(len(places), np.uint64)
-        for byte in range(_WINDOW):
+        for byte in range(WINDOW_BYTES):
             windows |= values[places + byte].astype(np.uint64) << np.uint64(8 * byte)
         known = np.isin(windows, self._windows)
         yield from zip(places[known].tolist(), windows[known].tolist(), strict=True)
 
 
 def _variety(string: bytes, place: int) -> int:
-    return len(set(string[place : place + _WINDOW]))
+    return len(set(string[place : place + WINDOW_BYTES]))

@@ -206,3 +206,48 @@ def test_a_damaged_cache_is_thrown_away(album):
     os.truncate(data, 5000)
     erase(path, Selection("image_sha256", digest(1)), "tests")
     assert Database.open(path).thumbnail(album[1][9].segment_id) is None
+
+
+@pytest.mark.parametrize("step", ["_find", "forget_thumbnails", "_shared", "_search"])
+def test_nobody_writes_while_files_are_read_or_moved(album, monkeypatch, step):
+    """A writer would sweep the new cache, collect a shard before it is read, or name a staged one while it is."""
+    from retclip.shards import erasure
+
+    path, segments, _ = album
+    real = getattr(erasure, step)
+
+    def beside(*arguments):
+        with pytest.raises(DatabaseError, match=r"E304(.|\n)*\(erase\)"), Database.open(path).write("add", "tests"):
+            pass
+        return real(*arguments)
+
+    monkeypatch.setattr(erasure, step, beside)
+    erase(path, Selection("image_sha256", digest(1)), "tests")
+    assert Database.open(path).thumbnail(segments[9].segment_id) == b"jpeg of 9 " + bytes(50)
+
+
+def test_a_spill_that_gets_its_name_during_the_search_is_searched_under_it(album, monkeypatch):
+    from retclip.shards import erasure
+
+    path, segments, _ = album
+    staged = path / "jobs" / "job" / ".staging-1"
+    staged.write_bytes(b"0123" + segments[5].segment_id.to_bytes(8, "big") + b"89")
+    real = erasure.Traces.in_file
+
+    def named(traces, file):
+        if file == staged:
+            file.rename(file.with_name("late"))
+        return real(traces, file)
+
+    monkeypatch.setattr(erasure.Traces, "in_file", named)
+    monkeypatch.setattr(erasure, "_forget_spills", lambda *arguments: 0)
+    with pytest.raises(DatabaseError, match=r"E318(.|\n)*jobs/job/late"):
+        erase(path, Selection("image_sha256", digest(1)), "tests")
+
+
+def test_vectors_too_short_to_tell_are_not_looked_for(make, tmp_path):
+    segments, _ = make.rows(12)
+    make.build(tmp_path / "d.retdb", segments, np.random.default_rng(0).normal(size=(12, 3)))
+    proof = erase(tmp_path / "d.retdb", Selection("source", "beta"), "tests")
+    assert (proof.segments, proof.strings, proof.shared) == (3, 6, 3)
+    assert len(Database.open(tmp_path / "d.retdb")) == 9

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import lmdb
@@ -160,6 +161,22 @@ def test_writing_errors_are_explained(database, monkeypatch):
     monkeypatch.setattr("lmdb.open", refuse)
     with pytest.raises(DatabaseError, match="E310"):
         database.store_thumbnails({1: JPEG})
+
+
+def test_pictures_that_a_build_stores_while_others_are_forgotten_stay(database, monkeypatch):
+    database.store_thumbnails({n: bytes([n]) * 300 for n in range(40)})
+    real = Path.rename
+
+    def beside(path, target):
+        if target.name == "cache.lmdb":
+            database.store_thumbnails({7: b"newer", 99: JPEG})
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", beside)
+    assert forget_thumbnails(database.path, [3]) == 1
+    assert [n for n in range(40) if database.thumbnail(n) is None] == [3]
+    assert (database.thumbnail(7), database.thumbnail(99)) == (b"newer", JPEG)
+    assert not list(database.path.glob(".staging-*"))
 
 
 @pytest.mark.parametrize(("free", "code"), [(1_000, "E401"), (1 << 40, "E310")])
