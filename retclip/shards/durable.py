@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,9 +174,12 @@ def remove(path: Path) -> None:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    """Bytes of a file, or of all files in a folder, as far as nobody removes them meanwhile."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for file in path.rglob("*") if path.is_dir() else [path]:
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def file_sha256(path: Path) -> str:

@@ -32,8 +32,8 @@ class Lease:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-        if os.fstat(stream.fileno()).st_nlink == 0:
-            # It was removed between opening and locking.
+        # It may have been removed between opening and locking; a backup may hold it by another link.
+        if not os.path.samestat(os.fstat(stream.fileno()), manifest.stat()):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(manifest))
 
 

@@ -7,7 +7,7 @@ which the next collection removes, and never a manifest whose files are gone.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,17 +69,22 @@ def whole_manifests(database: Path) -> list[Manifest]:
     Raises:
         DatabaseError: E316 when one is damaged: which files it names, and so which may go, is not known then.
     """
-    try:
-        return [read_manifest(database, version) for version in versions(database)]
-    except DatabaseError as error:
-        if error.code != "E303":
-            raise
-        raise DatabaseError(
-            "E316",
-            f"Nothing of database '{database.stem}' is removed while one of its manifests is damaged.",
-            why=error.what,
-            fix="Put a copy of that manifest in its place, or remove it yourself, and run the command again.",
-        ) from error
+    manifests = []
+    for version in versions(database):
+        try:
+            manifests.append(read_manifest(database, version))
+        except DatabaseError as error:
+            if error.code == "E306" and version not in versions(database):
+                continue  # it was removed since it was listed
+            if error.code != "E303":
+                raise
+            raise DatabaseError(
+                "E316",
+                f"Nothing of database '{database.stem}' is removed while one of its manifests is damaged.",
+                why=error.what,
+                fix="Put a copy of that manifest in its place, or remove it yourself, and run the command again.",
+            ) from error
+    return manifests
 
 
 def remove_versions(
@@ -93,16 +98,19 @@ def remove_versions(
         doomed: numbers of those to remove.
         dry_run: only say what would go.
     """
-    free, total = set(), 0
+    free, in_use, total = set(), [], 0
     for version in sorted(doomed):
         path = manifest_path(database, version)
         # One at a time, for there may be more versions than files that may be open; without its name it stays closed.
-        with alone(path) as unread:
-            if unread:
-                free.add(version)
-                total += path.stat().st_size
-                if not dry_run:
-                    durable.remove(path)
+        # A dry run has no lock, and another program may remove the version first.
+        with suppress(FileNotFoundError), alone(path) as unread:
+            if not unread:
+                in_use.append(version)
+                continue
+            total += path.stat().st_size
+            free.add(version)
+            if not dry_run:
+                durable.remove(path)
     kept = named_files(m for m in manifests if m.version not in free)
     going = named_files(m for m in manifests if m.version in free)
     files = {path: size for path, size in going.items() if path not in kept}
@@ -110,4 +118,4 @@ def remove_versions(
         durable.sync_folder(database / "manifests")
         for name in sorted(files):
             durable.remove(database / name)
-    return Collected(tuple(sorted(free)), total + sum(files.values()), tuple(sorted(set(doomed) - free)))
+    return Collected(tuple(sorted(free)), total + sum(files.values()), tuple(in_use))

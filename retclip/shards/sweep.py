@@ -31,12 +31,14 @@ def unnamed(database: Path, manifests: Iterable[Manifest], age: float = ORPHAN_A
     A writer that dies between naming them and linking its manifest leaves them. They cost nothing but room.
     """
     named, limit = named_files(manifests), time.time() - age
-    return [
-        path
-        for folder in ("shards", "deletes")
-        for path in sorted((database / folder).glob("[!.]*"))
-        if f"{folder}/{path.name}" not in named and path.stat().st_mtime <= limit
-    ]
+    found = []
+    for folder in ("shards", "deletes"):
+        for path in sorted((database / folder).glob("[!.]*")):
+            # A dry run asks without the lock, and another program may remove the file first.
+            with suppress(FileNotFoundError):
+                if f"{folder}/{path.name}" not in named and path.stat().st_mtime <= limit:
+                    found.append(path)
+    return found
 
 
 def abandoned(folder: Path) -> list[Path]:

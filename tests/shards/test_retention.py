@@ -1,15 +1,17 @@
 """Old versions go with all that only they need; kept versions, and versions that are read, are not touched."""
 
+import fcntl
 import multiprocessing
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retclip.core.errors import DatabaseError
-from retclip.shards import Database, verify
+from retclip.shards import Database, retention, verify
 from retclip.shards.leases import Lease, alone
 from retclip.shards.manifest import manifest_path, versions
 from retclip.shards.retention import collect
@@ -246,3 +248,51 @@ def test_the_log_leaves_out_what_is_collected_while_it_is_read(history, monkeypa
 
     monkeypatch.setattr(manifest, "read_manifest", overtaken)
     assert [entry.version for entry in database.history()] == [6, 7]
+
+
+def test_a_dry_run_leaves_out_what_others_remove_meanwhile(history, monkeypatch):
+    """Nobody is kept out of it: one file vanishes before it is looked at, another before it is counted."""
+    early, late = (history / "shards" / (letter * 32) for letter in "de")
+    for path in (early, late):
+        path.mkdir()
+        (path / "ids.u64").write_bytes(b"x")
+        os.utime(path, (0, 0))
+    real = Path.stat
+
+    def vanishing(path, **options):
+        if path in (early, late / "ids.u64") and os.path.lexists(path):
+            shutil.rmtree(early if path == early else late)
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", vanishing)
+    told = collect(history, 50, dry_run=True)
+    assert (told.leftovers, told.bytes) == ((f"d.retdb/shards/{'e' * 32}",), 0)
+
+
+@pytest.mark.parametrize("step", ["read_manifest", "unnamed", "alone"])
+def test_a_dry_run_leaves_out_versions_that_are_collected_meanwhile(history, monkeypatch, step):
+    real = getattr(retention, step)
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(retention, step, real)
+        collect(history, 2)
+        return real(*arguments)
+
+    monkeypatch.setattr(retention, step, overtaken)
+    told = collect(history, 1, dry_run=True)
+    assert (told.versions, told.in_use) == ((6,), ())
+
+
+def test_a_reader_sees_that_its_version_went_although_a_backup_links_its_manifest(history, tmp_path, monkeypatch):
+    """As `cp -al` makes one."""
+    os.link(manifest_path(history, 3), tmp_path / "backup.json")
+    real = fcntl.flock
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(fcntl, "flock", real)
+        collect(history, 1)
+        return real(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with pytest.raises(FileNotFoundError):
+        Lease(manifest_path(history, 3))
