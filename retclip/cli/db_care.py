@@ -95,7 +95,8 @@ def gc(
 
 def _goes(found: Collected) -> str:
     left = f" and {len(found.leftovers)} leftovers of killed programs" if found.leftovers else ""
-    return f"{len(found.versions)} versions{left} ({found.bytes:,} bytes)"
+    pictures = f" and {found.thumbnails:,} thumbnails" if found.thumbnails else ""
+    return f"{len(found.versions)} versions{left}{pictures} ({found.bytes:,} bytes)"
 
 
 def copy(

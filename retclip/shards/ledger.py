@@ -167,7 +167,7 @@ class Ledger:
 def unfinished_jobs(database: Path) -> list[tuple[str, int]]:
     """(job, finished units) of the builds of a database that were interrupted before their commit."""
     # Counted, not read: damaged spills are found by the build that resumes.
-    jobs = ((folder.name, len(list(folder.glob("*" + _SUFFIX)))) for folder in _job_folders(database))
+    jobs = ((folder.name, len(list(folder.glob("*" + _SUFFIX)))) for folder in job_folders(database))
     return [(name, units) for name, units in jobs if units]
 
 
@@ -175,7 +175,7 @@ def spills_with(
     database: Path, column: str, value: str
 ) -> Iterator[tuple[Ledger, str, list[StoredSegment], npt.NDArray[np.floating]]]:
     """(ledger, unit key, segments, vectors) of every finished unit with segments whose `column` is `value`."""
-    for folder in _job_folders(database):
+    for folder in job_folders(database):
         ledger = Ledger(database, folder.name)
         for key in ledger.units():
             segments, vectors, _ = ledger.read(key)
@@ -186,14 +186,14 @@ def spills_with(
 
 def spills_without(database: Path, segment_ids: Collection[int]) -> Iterator[tuple[Ledger, str]]:
     """(ledger, unit key) of every finished unit that left out one of the segments because the database has it."""
-    for folder in _job_folders(database):
+    for folder in job_folders(database):
         ledger = Ledger(database, folder.name)
         for key in ledger.units():
             if not set(ledger.report(key).get("stored", ())).isdisjoint(segment_ids):
                 yield ledger, key
 
 
-def _job_folders(database: Path) -> list[Path]:
+def job_folders(database: Path) -> list[Path]:
     """Folders of the jobs of a database, by name; other programs leave things there too (`.DS_Store`)."""
     return [
         folder for folder in sorted((database / "jobs").glob("*")) if folder.is_dir() and _JOB.fullmatch(folder.name)

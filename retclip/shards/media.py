@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import numpy as np
+import numpy.typing as npt
 
 from retclip.core.errors import require
 from retclip.shards import durable
@@ -109,6 +111,16 @@ def forget_thumbnails(database: Path, segment_ids: Collection[int]) -> int:
         durable.remove(old)
     durable.sync_folder(database)
     return count
+
+
+def thumbnail_ids(database: Path) -> npt.NDArray[np.uint64]:
+    """(n,) segment ids of all stored pictures; none where the cache cannot be read."""
+    data = database / FOLDER / DATA
+    try:
+        with PictureFile.open(data, MAX_VALUE_BYTES) as pictures:
+            return np.fromiter((int.from_bytes(key, "big") for key in pictures), np.uint64)
+    except (BadPage, OSError):
+        return np.zeros(0, np.uint64)
 
 
 def _give_name(staged: Path, folder: Path) -> None:

@@ -73,8 +73,15 @@ class PictureFile:
             raise BadPage("a tree without leaves")
         return None
 
+    def __iter__(self) -> Iterator[bytes]:
+        """Every key; no value is read. Raises BadPage."""
+        return (node.key for node in self._leaf_nodes())
+
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every key with its value. Raises BadPage."""
+        return ((node.key, self._value(node)) for node in self._leaf_nodes())
+
+    def _leaf_nodes(self) -> Iterator[_Node]:
         waiting, seen = [self._root] if self._root != _NO_ROOT else [], set[int]()
         while waiting:
             number = waiting.pop()
@@ -83,7 +90,7 @@ class PictureFile:
             seen.add(number)
             kind, nodes = self._nodes(number)
             if kind == _LEAF:
-                yield from ((node.key, self._value(node)) for node in nodes)
+                yield from nodes
             else:
                 waiting += map(_child, nodes)
 

@@ -11,12 +11,19 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from retclip.core.errors import DatabaseError, require
 from retclip.shards import durable
 from retclip.shards.leases import alone
+from retclip.shards.ledger import job_folders
 from retclip.shards.lock import writer_lock
 from retclip.shards.manifest import Manifest, manifest_path, read_manifest, versions
+from retclip.shards.media import FOLDER, forget_thumbnails, thumbnail_ids
+from retclip.shards.shard_reader import ShardReader
 from retclip.shards.sweep import abandoned, named_files, sweep, unnamed
+
+_STALE_SHARE = 0.25  # of all pictures: to take some out, the others are written anew
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,14 @@ class Collected:
         bytes: of all files that went.
         in_use: older versions that stayed because they are read.
         leftovers: what killed programs had left in the database and beside it, as paths inside the folder of both.
+        thumbnails: how many pictures of segments that no version holds went.
     """
 
     versions: tuple[int, ...]
     bytes: int
     in_use: tuple[int, ...]
     leftovers: tuple[str, ...] = ()
+    thumbnails: int = 0
 
 
 def collect(database: Path, keep: int, *, dry_run: bool = False) -> Collected:
@@ -59,8 +68,29 @@ def collect(database: Path, keep: int, *, dry_run: bool = False) -> Collected:
             for path in left:
                 durable.remove(path)
         removed = remove_versions(database, manifests, [m.version for m in manifests[:-keep]], dry_run=dry_run)
+        going = {m.version for m in manifests} & set(removed.versions)
+        stale, stale_bytes = _stale_thumbnails(database, [m for m in manifests if m.version not in going])
+        if len(stale) and not dry_run:
+            forget_thumbnails(database, stale)
     names = tuple(str(path.relative_to(database.parent)) for path in left)
-    return replace(removed, bytes=removed.bytes + size, leftovers=names)
+    return replace(removed, bytes=removed.bytes + size + stale_bytes, leftovers=names, thumbnails=len(stale))
+
+
+def _stale_thumbnails(database: Path, kept: Sequence[Manifest]) -> tuple[list[int], int]:
+    """Segment ids of pictures that no kept version needs, and about how many bytes they take; none while they are few.
+
+    Nor while a build is unfinished: it stores pictures before the version that holds their segments.
+    """
+    pictures = thumbnail_ids(database)
+    if not len(pictures) or job_folders(database):
+        return [], 0
+    entries = {entry.id: (entry, manifest.space.dim) for manifest in kept for entry in manifest.shards}
+    held = [ShardReader(database / "shards" / name, *facts).row_ids for name, facts in entries.items()]
+    stale = np.setdiff1d(pictures, np.concatenate([np.zeros(0, np.uint64), *held]))
+    if len(stale) < _STALE_SHARE * len(pictures):
+        return [], 0
+    size = durable.size(database / FOLDER)
+    return stale.tolist(), size * len(stale) // len(pictures)
 
 
 def whole_manifests(database: Path) -> list[Manifest]:
