@@ -46,6 +46,8 @@ def copy_segments(
 ) -> tuple[int, int]:
     """Add a class of another database of the same feature space under a name, with its names and thumbnails.
 
+    A segment that has a thumbnail keeps it.
+
     Args:
         transaction: what writes.
         target: folder of the database that it writes.
@@ -65,7 +67,7 @@ def copy_segments(
         added += transaction.add([replace(segment, label=label) for _, _, segment in batch], vectors)
         pictures = ((segment.segment_id, other.thumbnail(segment.segment_id)) for _, _, segment in batch)
         if kept := {segment_id: data for segment_id, data in pictures if data is not None}:
-            write_thumbnails(target, kept)
+            write_thumbnails(target, kept, overwrite=False)
     transaction.declare(label, (item.name, *item.aliases))
     return offered, added
 

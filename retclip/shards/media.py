@@ -63,8 +63,13 @@ def read_thumbnail(database: Path, segment_id: int) -> bytes | None:
     return None
 
 
-def write_thumbnails(database: Path, thumbnails: Mapping[int, bytes]) -> None:
+def write_thumbnails(database: Path, thumbnails: Mapping[int, bytes], *, overwrite: bool = True) -> None:
     """Store JPEG bytes by segment id; a damaged cache is thrown away and started again.
+
+    Args:
+        database: folder of the database.
+        thumbnails: JPEG bytes by segment id.
+        overwrite: whether they take the place of those that are there.
 
     Raises:
         ValueError: for a picture of a megabyte or more; nothing is stored then.
@@ -74,7 +79,7 @@ def write_thumbnails(database: Path, thumbnails: Mapping[int, bytes]) -> None:
     folder = database / FOLDER
     with durable.explained(folder):
         try:
-            _write(folder, thumbnails)
+            _write(folder, thumbnails, overwrite=overwrite)
         except lmdb.Error as error:
             _refuse_system_error(folder, error)
             _log.warning("The thumbnail cache %s is damaged and is started again: %s", folder, error)

@@ -137,3 +137,12 @@ def test_large_classes_travel_in_pieces(make, tmp_path, monkeypatch):
     copy = copy_database(database, tmp_path / "b.retdb", [], "tests")
     assert copy.content_hash() == database.content_hash()
     np.testing.assert_array_equal(copy.search(vectors, 5).segment_id, database.search(vectors, 5).segment_id)
+
+
+def test_thumbnails_of_known_segments_are_those_of_the_first(make, tmp_path):
+    segments, vectors, a, b = halves(make, tmp_path)
+    first, second = make.build(a, segments[:3], vectors[:3]), make.build(b, segments[1:5], vectors[1:5])
+    first.store_thumbnails({segments[1].segment_id: b"first"})
+    second.store_thumbnails({s.segment_id: b"second" for s in segments})
+    merged = merge_databases(first, second, tmp_path / "c.retdb", "tests").database
+    assert [merged.thumbnail(s.segment_id) for s in segments[:5]] == [None, b"first", b"second", b"second", b"second"]
