@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retclip.core.errors import FeatureSpaceMismatch
+from retclip.core.vocabulary import normalise_name
 from retclip.shards import digests
 from retclip.shards.database import Database
 
@@ -48,14 +49,14 @@ def compare(old: Database, new: Database) -> Difference:
     before, after = _LiveRows(old), _LiveRows(new)
     _, mine, theirs = np.intersect1d(before.ids, after.ids, assume_unique=True, return_indices=True)
     labels = zip(before.labels(mine), after.labels(theirs), strict=True)
-    classes = {c.name for c in old.classes}, {c.name for c in new.classes}
+    classes = [{normalise_name(c.name): c.name for c in database.classes} for database in (old, new)]
     return Difference(
         added=after.count(_others(len(after.ids), theirs)),
         removed=before.count(_others(len(before.ids), mine)),
-        relabelled=Counter((a, b) for a, b in labels if a != b),
+        relabelled=Counter((a, b) for a, b in labels if normalise_name(a) != normalise_name(b)),
         changed=sum(_changed(before, mine, after, theirs)),
-        classes_added=tuple(sorted(classes[1] - classes[0])),
-        classes_removed=tuple(sorted(classes[0] - classes[1])),
+        classes_added=_missing(classes[1], classes[0]),
+        classes_removed=_missing(classes[0], classes[1]),
         same_content=old.content_hash() == new.content_hash(),
     )
 
@@ -98,6 +99,11 @@ class _LiveRows:
             for place, value in zip(here.tolist(), values, strict=True):
                 result[place] = value
         return result
+
+
+def _missing(names: Mapping[str, str], known: Mapping[str, str]) -> tuple[str, ...]:
+    """Class names by normalised name that are not among the known ones, sorted."""
+    return tuple(sorted(name for key, name in names.items() if key not in known))
 
 
 def _others(count: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -77,3 +77,8 @@ def test_empty_databases_and_other_encoders(database, make, tmp_path):
     assert sum(compare(empty, database).added.values()) == sum(compare(database, empty).removed.values()) == 60
     with pytest.raises(FeatureSpaceMismatch):
         compare(database, Database.create(tmp_path / "s.retdb", make.space(4), {}))
+
+
+def test_another_spelling_of_a_name_is_no_difference(database):
+    found = compare(database, changed(database, lambda t: t.relabel("class 0", "Class_0")))
+    assert (found.relabelled, found.classes_added, found.classes_removed, found.same_content) == ({}, (), (), True)
