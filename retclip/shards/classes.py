@@ -148,7 +148,9 @@ class ClassTable:
         """Make a class and every class merged into it dead; its names become free."""
         entry = self._entries[class_id]
         self._entries[entry.id] = replace(entry, state="deleted")
-        self._ids = {key: class_id for key, class_id in self._ids.items() if class_id != entry.id}
+        for key in map(normalise_name, {entry.name, *entry.aliases}):
+            if self._ids.get(key) == entry.id:
+                del self._ids[key]
 
     def relabel(self, old: str, new: str) -> None:
         """Rename a class, or merge it into the class that already has the name; the old names stay as aliases."""

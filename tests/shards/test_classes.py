@@ -31,6 +31,15 @@ def test_merges_are_followed_and_deletion_takes_all(table):
     assert table.find_or_add("cat") == 3
 
 
+def test_deletion_frees_all_names_of_a_class_and_no_other(table):
+    table.relabel("cat", "kitty")
+    table.relabel("kitty", "dog")
+    table.declare("tree", ["oak"])
+    table.delete(1)
+    assert not any(table.knows(name) for name in ("cat", "kitty", "dog"))
+    assert (table.find("oak"), table.find_or_add("kitty")) == (2, 3)
+
+
 def test_renaming_to_an_own_alias_or_another_spelling(table):
     table.relabel("cat", "kitty")
     table.relabel("kitty", "cat")
