@@ -41,7 +41,7 @@ def copy_classes(database: Database, other: Database, vocabulary: Vocabulary, sh
     added = total = 0
     with database.write("add-classes", f"retclip {__version__}") as transaction:
         for item in classes:
-            offered, fresh = copy_segments(transaction, database.path, other, item, item.name, shots)
+            offered, fresh = copy_segments(transaction, database.path, other, {item.name: item.name}, shots)
             total, added = total + offered, added + fresh
             transaction.declare(item.name, _asked_names(item, vocabulary, (database, other)))
         note = f"{added} segments from {other.name}@{other.version}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -42,9 +42,9 @@ class Merged:
 
 
 def copy_segments(
-    transaction: Transaction, target: Path, other: Database, item: StoredClass, label: str, shots: int | None = None
+    transaction: Transaction, target: Path, other: Database, labels: Mapping[str, str], shots: int | None = None
 ) -> tuple[int, int]:
-    """Add a class of another database of the same feature space under a name, with its names and thumbnails.
+    """Add classes of another database of the same feature space, with their names and thumbnails.
 
     A segment that has a thumbnail keeps it.
 
@@ -52,23 +52,25 @@ def copy_segments(
         transaction: what writes.
         target: folder of the database that it writes.
         other: where the segments are.
-        item: a class of it.
-        label: class that takes them.
+        labels: for the name of each class of it that is copied, the class that takes the segments.
         shots: at most so many segments, None for all.
 
     Returns:
         How many segments were offered, and how many of them were new.
     """
     offered = added = 0
-    rows = islice(other.iter_segments([item.id]), shots)
+    items = [item for item in other.classes if item.name in labels]
+    # All classes in one walk: a read of the rows of a single class reads those of its neighbours too.
+    rows = islice(other.iter_segments([item.id for item in items]), shots)
     while batch := list(islice(rows, _BATCH)):
         offered += len(batch)
         vectors = other.vectors([(shard, row) for shard, row, _ in batch])
-        added += transaction.add([replace(segment, label=label) for _, _, segment in batch], vectors)
+        added += transaction.add([replace(segment, label=labels[segment.label]) for _, _, segment in batch], vectors)
         pictures = ((segment.segment_id, other.thumbnail(segment.segment_id)) for _, _, segment in batch)
         if kept := {segment_id: data for segment_id, data in pictures if data is not None}:
             write_thumbnails(target, kept, overwrite=False)
-    transaction.declare(label, (item.name, *item.aliases))
+    for item in items:
+        transaction.declare(labels[item.name], (item.name, *item.aliases))
     return offered, added
 
 
@@ -81,9 +83,8 @@ def copy_database(source: Database, target: Path, labels: Sequence[str], program
     found = {source.manifest.classes.find(label) for label in labels}
     with new_database(target, source) as staged, staged.write("copy", program) as transaction:
         transaction.record_models(source.models)
-        for item in source.classes:
-            if not labels or item.id in found:
-                copy_segments(transaction, staged.path, source, item, item.name)
+        names = (item.name for item in source.classes if not labels or item.id in found)
+        copy_segments(transaction, staged.path, source, {name: name for name in names})
         transaction.commit(f"copy of {source.name}@{source.version}")
     return Database.open(target)
 
@@ -101,23 +102,21 @@ def merge_databases(first: Database, second: Database, target: Path, program: st
     conflicts = []
     if first.transform != second.transform:
         conflicts.append(f"key transform: '{first.transform}' is taken, {second.name} has '{second.transform}'")
-    labels: Counter[tuple[str, str]] = Counter()
-    known = 0
+    differing: Counter[tuple[str, str]] = Counter()
+    labels = {}
     with new_database(target, first) as staged, staged.write("merge", program) as transaction:
         transaction.record_models([*first.models, *second.models])
-        for item in first.classes:
-            copy_segments(transaction, staged.path, first, item, item.name)
+        copy_segments(transaction, staged.path, first, {item.name: item.name for item in first.classes})
         union = ClassUnion(first.classes)
         for item in second.classes:
             homes = union.homes(item)
             conflicts += _doubts(item, homes)
-            label = homes[0].name if homes else item.name
-            offered, added = copy_segments(transaction, staged.path, second, item, label)
-            known += offered - added
-            labels.update((kept, label) for kept in _labels_in(first, second, item) if kept != label)
+            labels[item.name] = label = homes[0].name if homes else item.name
+            differing.update((kept, label) for kept in _labels_in(first, second, item) if kept != label)
+        offered, added = copy_segments(transaction, staged.path, second, labels)
         transaction.commit(f"{first.name}@{first.version} and {second.name}@{second.version}")
-    conflicts += [f"{n} segments are '{a}' in {first.name}, '{b}' in {second.name}" for (a, b), n in labels.items()]
-    return Merged(Database.open(target), known, tuple(conflicts))
+    conflicts += [f"{n} segments are '{a}' in {first.name}, '{b}' in {second.name}" for (a, b), n in differing.items()]
+    return Merged(Database.open(target), offered - added, tuple(conflicts))
 
 
 def _labels_in(first: Database, second: Database, item: StoredClass) -> Iterator[str]:

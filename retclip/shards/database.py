@@ -243,7 +243,7 @@ class Database:
 
     def iter_segments(self, classes: Sequence[int] | None = None) -> Iterator[tuple[int, int, StoredSegment]]:
         """(shard, row, segment) of all live rows, or of some classes, in bounded memory."""
-        wanted = None if classes is None else [self._class_id(c) for c in classes]
+        wanted = self.manifest.counts if classes is None else {self._class_id(c) for c in classes}
         return self._records.iterate(wanted)
 
     def live_labels(self, segment_ids: Iterable[int]) -> dict[int, str]:

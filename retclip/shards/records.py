@@ -42,12 +42,9 @@ class Records:
             result[places] = self._snapshot.shards[shard].reader.vectors[rows]
         return result
 
-    def iterate(self, classes: Collection[int] | None) -> Iterator[tuple[int, int, StoredSegment]]:
-        """(shard, row, segment) of the live rows of some effective classes, or of all."""
-        for shard in range(len(self._snapshot.shards)):
-            live = np.flatnonzero(self._snapshot.live_mask(shard))
-            if classes is not None:
-                live = live[np.isin(self._snapshot.effective_classes(shard, live), list(classes))]
+    def iterate(self, classes: Collection[int]) -> Iterator[tuple[int, int, StoredSegment]]:
+        """(shard, row, segment) of the live rows of effective classes."""
+        for shard, live in self._snapshot.class_rows(*classes):
             for start in range(0, len(live), _READ_ROWS):
                 rows = live[start : start + _READ_ROWS]
                 for row, segment in zip(rows.tolist(), self._read(shard, rows), strict=True):

@@ -83,9 +83,9 @@ class Snapshot:
             self._masks[shard] = mask
         return self._masks[shard]
 
-    def class_rows(self, class_id: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-        """(shard, live rows ascending) of an effective class; shards without such rows are left out."""
-        members = self._members.get(class_id, [])
+    def class_rows(self, *class_ids: int) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """(shard, live rows ascending) of effective classes; shards without such rows are left out."""
+        members = [member for class_id in class_ids for member in self._members.get(class_id, [])]
         for shard, part in enumerate(self.shards):
             ranges = sorted(part.reader.ranges[m] for m in members if m in part.reader.ranges)
             if not ranges:
@@ -98,8 +98,10 @@ class Snapshot:
     def effective_classes(self, shard: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """(n,) effective class of rows of a shard, -1 for rows of deleted classes."""
         columns = self.shards[shard].reader.classes
-        lookup = np.array([self.classes.effective(c) for c in columns["class_id"].tolist()], np.int32)
-        return lookup[np.searchsorted(columns["begin"], rows, side="right") - 1]
+        # Few rows have few classes, and a shard may have thousands.
+        places, inverse = np.unique(np.searchsorted(columns["begin"], rows, side="right") - 1, return_inverse=True)
+        lookup = [self.classes.effective(c) for c in columns["class_id"][places].tolist()]
+        return np.array(lookup, np.int32)[inverse]
 
     def counts(self) -> dict[int, tuple[int, int]]:
         """Live rows and live things of each effective class that has any."""
