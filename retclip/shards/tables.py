@@ -150,10 +150,8 @@ class RowTables:
     """Reads rows of meta.parquet and blobs.arrow, touching only the row groups that are asked."""
 
     def __init__(self, meta: Path, blobs: Path) -> None:
-        self._blobs_path = blobs
-        self._file = pa.OSFile(str(meta))
+        self._file, self._blobs = pa.OSFile(str(meta)), _map_batch(blobs)
         self._metadata = pq.ParquetFile(self._file).metadata
-        self._blobs: Any = None
 
     def _meta(self) -> pq.ParquetFile:
         """A reader for one call: threads may share the file, whose reads say where, but not a reader of Parquet."""
@@ -172,8 +170,6 @@ class RowTables:
 
     def mask_counts(self, rows: npt.NDArray[np.int64]) -> pa.Array:
         """Run-length counts of the asked rows as an Arrow array."""
-        if self._blobs is None:
-            self._blobs = _map_batch(self._blobs_path)
         return self._blobs.column("counts").take(pa.array(rows))
 
 

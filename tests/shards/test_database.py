@@ -87,6 +87,14 @@ def test_a_changed_file_is_refused_when_it_is_first_used(database, name):
         use_everything(damaged)
 
 
+def test_rows_stay_readable_when_the_database_is_moved_after_their_first_use(database):
+    reader = Database.open(database.path)
+    assert sum(reader.sources.values()) == 60  # a column of the same files
+    expected = database.segments([(0, 3)])
+    database.path.rename(database.path.with_name("moved.retdb"))
+    assert reader.segments([(0, 3)]) == expected
+
+
 def test_a_changed_bitmap_is_refused(database):
     with database.write("delete", "tests") as transaction:
         transaction.delete(source="beta")
