@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,9 +34,9 @@ def match_labels(
 ) -> LabelMap:
     """Match every stored class to at most one asked category.
 
-    The category sharing most names wins; ties go to the one whose first name is shared, then to the lower column, and
-    are reported as ambiguous. Stored classes without a shared name are matched by text cosine above `threshold`, when
-    there is a text tower.
+    A category with the stored class's own name beats those that share only aliases; then the one sharing most names
+    wins; ties go to the one whose first name is shared, then to the lower column, and are reported as ambiguous. Stored
+    classes without a shared name are matched by text cosine above `threshold`, when there is a text tower.
     """
     owners: defaultdict[str, list[int]] = defaultdict(list)
     for column, category in enumerate(vocabulary):
@@ -45,8 +45,7 @@ def match_labels(
     found: dict[int, tuple[int, Literal["name", "synonym", "text"], float]] = {}
     ambiguous = []
     for item in stored:
-        names = {normalise_name(n) for n in (item.name, *item.aliases)}
-        ranked = _rank(names, owners, vocabulary)
+        ranked = _rank(item, owners, vocabulary)
         if not ranked:
             continue
         best = ranked[0][1]
@@ -61,14 +60,15 @@ def match_labels(
     return LabelMap(columns, _matches(vocabulary, stored, found), tuple(ambiguous))
 
 
-def _rank(names: set[str], owners: dict[str, list[int]], vocabulary: Vocabulary) -> list[tuple[tuple[int, int], int]]:
-    """((-shared names, first name not shared), column) of every candidate, best first."""
-    shared: defaultdict[int, int] = defaultdict(int)
-    for name in names:
-        for column in owners.get(name, ()):
-            shared[column] += 1
+def _rank(
+    item: StoredClass, owners: Mapping[str, Sequence[int]], vocabulary: Vocabulary
+) -> list[tuple[tuple[bool, int, bool], int]]:
+    """((own name not shared, -shared names, first name not shared), column) of every candidate, best first."""
+    names = {normalise_name(n) for n in (item.name, *item.aliases)}
+    shared = Counter(column for name in names for column in owners.get(name, ()))
+    own = owners.get(normalise_name(item.name), ())
     return sorted(
-        ((-count, int(normalise_name(vocabulary[column].name) not in names)), column)
+        ((column not in own, -count, normalise_name(vocabulary[column].name) not in names), column)
         for column, count in shared.items()
     )
 

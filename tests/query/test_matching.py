@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +59,16 @@ def test_more_shared_names_win_then_the_first_name_then_the_order() -> None:
     assert tie.ambiguous == (("bank", ("money house", "river side")),)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_own_name_of_a_stored_class_beats_its_aliases(order: tuple[int, int]) -> None:
+    """After a merge the name that was merged away is an alias, and results must not carry it."""
+    leaf = stored(1, "autumn leaf", "red star", "star")
+    entries = [("red star", "star"), ("maple leaf", "Autumn_Leaf")]
+    labels = match_labels(words(*(entries[place] for place in order)), [leaf])
+    assert labels.column == {1: order.index(1)}
+    assert labels.ambiguous == ()
+
+
 def test_class_texts_decide_what_names_do_not() -> None:
     texts = ColourTexts(ColourEncoder())
     vocabulary = words(("red",), ("blue",), ("table",))
@@ -85,15 +96,15 @@ NAME = st.sampled_from(["cat", "Cat", "dog", "dog_house", "dog house", "sofa", "
     ),
     st.lists(st.lists(NAME, min_size=1, max_size=3), max_size=4),
 )
-def test_a_match_shares_a_name_and_nobody_shares_more(asked: list[list[str]], known: list[list[str]]) -> None:
+def test_a_match_shares_a_name_and_no_better_one_is_left(asked: list[list[str]], known: list[list[str]]) -> None:
     vocabulary = words(*map(tuple, asked))
     classes = [stored(n, *names) for n, names in enumerate(known)]
     labels = match_labels(vocabulary, classes)
     sets = [{normalise_name(n) for n in names} for names in asked]
     for item in classes:
         mine = {normalise_name(n) for n in (item.name, *item.aliases)}
-        shared = [len(mine & names) for names in sets]
-        assert (item.id in labels.column) == (max(shared) > 0)
+        shared = [(normalise_name(item.name) in names, len(mine & names)) for names in sets]
+        assert (item.id in labels.column) == (max(shared) > (False, 0))
         if item.id in labels.column:
             assert shared[labels.column[item.id]] == max(shared)
     for column, match in enumerate(labels.matches):
