@@ -72,7 +72,10 @@ def relabel(
             count = transaction.relabel_segments(_ids_of_class(database, old, read_ids(ids)), new)
         tidy = tidied(transaction, count)
         result = transaction.commit(f"{old} -> {new}, {count} segments{tidy}")
-    done(Speech(json, quiet), result, f"{count} segments of '{old}' are now '{new}'{tidy}", count)
+    text = f"{count} segments of '{old}' are now '{new}'{tidy}"
+    if result.version == database.version:
+        text = f"no segment of '{old}' had to become '{new}', nothing changed"
+    done(Speech(json, quiet), result, text, count)
 
 
 def undo(name: NameArgument, json: JsonOption = False, quiet: QuietOption = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -152,16 +152,33 @@ class ClassTable:
             if self._ids.get(key) == entry.id:
                 del self._ids[key]
 
-    def relabel(self, old: str, new: str) -> None:
-        """Rename a class, or merge it into the class that already has the name; the old names stay as aliases."""
+    def destination(self, label: str, leaving: Container[int]) -> int:
+        """Class id for rows that leave the classes `leaving` for `label`: a new class when there is none.
+
+        An alias of a class that they leave, as after a merge, becomes a class of its own.
+        """
+        entry, key = self._entries[self.find_or_add(label)], normalise_name(label)
+        if entry.id not in leaving or key == normalise_name(entry.name):
+            return entry.id
+        left = tuple(name for name in entry.aliases if normalise_name(name) != key)
+        self._entries[entry.id] = replace(entry, aliases=left)
+        del self._ids[key]
+        return self.find_or_add(label)
+
+    def relabel(self, old: str, new: str) -> bool:
+        """Rename a class, or merge it into the class that already has the name; the old names stay as aliases.
+
+        True if anything changed.
+        """
         require(bool(new.strip()), "new label", "a non-empty name", repr(new))
         source = self._entries[self.find(old)]
         target = self._entries.get(self._ids.get(normalise_name(new), source.id), source)
         if target.id == source.id:
             self._set_names(source, new, (source.name, *source.aliases))
-            return
+            return self._entries[source.id] != source
         self._entries[source.id] = replace(source, state="merged", into=target.id)
         self._set_names(target, target.name, (*target.aliases, source.name, *source.aliases))
+        return True
 
     def declare(self, label: str, aliases: Iterable[str]) -> bool:
         """Give a class further names; names that lead to another class stay with it. True if anything changed."""

@@ -178,14 +178,14 @@ class Transaction:
         """Rename class `old`, or merge it into class `new` if that exists; the old name stays as an alias.
 
         Returns:
-            Live segments of `old` that now count as `new`.
+            Live segments of `old` that now count as `new`; 0 when that is its name already.
         """
         self._check_open()
         self._flush()
         count = self._snapshot.counts().get(self._classes.find(old), (0, 0))[0]
-        self._classes.relabel(old, new)
-        self._snapshot = self._rows()
-        self._changed = True
+        if not self._classes.relabel(old, new):
+            return 0
+        self._snapshot, self._changed = self._rows(), True
         return count
 
     def declare(self, label: str, aliases: Iterable[str]) -> None:
@@ -200,6 +200,8 @@ class Transaction:
     def relabel_segments(self, segment_ids: Iterable[int], new: str) -> int:
         """Give single segments the label `new` (`label_raw` stays): dead in place, added again to a new shard.
 
+        Where `new` is an alias of a class that some of them leave, it becomes a class of its own.
+
         Returns:
             How many live segments changed their class.
         """
@@ -207,11 +209,12 @@ class Transaction:
         require(bool(new.strip()), "new label", "a non-empty name", repr(new))
         self._flush()
         shards, rows = self._snapshot.locate(np.unique(np.fromiter(segment_ids, np.uint64)))
+        places = {shard: rows[shards == shard] for shard in np.unique(shards[shards >= 0]).tolist()}
+        leaving = {label for place in places.items() for label in self._snapshot.effective_classes(*place).tolist()}
         moved = 0
         with self._change():
-            target = self._classes.find_or_add(new)
-            for shard in np.unique(shards[shards >= 0]).tolist():
-                here = rows[shards == shard]
+            target = self._classes.destination(new, leaving)
+            for shard, here in places.items():
                 here = here[self._snapshot.effective_classes(shard, here) != target]
                 if not len(here):
                     continue

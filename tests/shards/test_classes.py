@@ -48,6 +48,21 @@ def test_renaming_to_an_own_alias_or_another_spelling(table):
     assert (table[0].name, table[0].aliases) == ("Cat", ("kitty",))
 
 
+def test_relabel_tells_whether_anything_changed(table):
+    assert [table.relabel("cat", new) for new in ("cat", "Cat", "Cat", "dog")] == [False, True, False, True]
+    assert not table.relabel("cat", "dog")
+
+
+def test_an_alias_may_leave_its_class_for_one_of_its_own(table):
+    table.relabel("cat", "dog")
+    table.declare("dog", ["hound"])
+    assert table.destination("dog", {1}) == table.destination("Cat", {2}) == 1
+    assert table.destination("Cat", {1, 2}) == table.destination("cat", {1}) == 3
+    assert (table[3].name, table[1].aliases) == ("Cat", ("hound",))
+    assert [table.effective(c) for c in range(4)] == [1, 1, 2, 3]
+    assert table.copy().find("cat") == table.find("cat") == 3
+
+
 def test_unknown_names_get_a_suggestion(table):
     with pytest.raises(DatabaseError, match=r"E309(.|\n)*near: tree"):
         table.find("tre")

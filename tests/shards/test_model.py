@@ -87,8 +87,11 @@ class Model(RuleBasedStateMachine):
 
     @rule(numbers=NUMBERS, label=st.sampled_from(LABELS))
     def relabel(self, numbers, label):
-        name = self.names[label]
-        moved = {i for i in map(self.identity, numbers) if i in self.model and self.model[i] != name}
+        """A name that was merged away becomes a class again when segments leave the class it leads to."""
+        ids = {i for i in map(self.identity, numbers) if i in self.model}
+        name = label if self.names[label] in map(self.model.get, ids) else self.names[label]
+        self.names = self.names | {label: name}
+        moved = {i for i in ids if self.model[i] != name}
         self.model = self.model | dict.fromkeys(moved, name)
         assert self.write(lambda t: t.relabel_segments(map(self.identity, numbers), label)) == len(moved)
 

@@ -207,6 +207,27 @@ def test_relabelling_rows_keeps_raw_label_and_vector(database, rows):
     assert verify(after.path, deep=True).ok
 
 
+def test_rows_may_leave_a_class_under_a_name_that_was_merged_into_it(database, rows):
+    segments = rows[0]
+    with database.write("relabel", "tests") as transaction:
+        transaction.relabel("class 1", "class 2")
+        merged = transaction.commit()
+    with merged.write("relabel", "tests") as transaction:
+        assert transaction.relabel_segments([segments[0].segment_id], "class 1") == 1
+        assert transaction.relabel_segments([segments[1].segment_id], "class 1") == 1
+        after = transaction.commit()
+    assert after.live_labels([segments[1].segment_id]) == {segments[1].segment_id: "class 1"}
+    found = {c.name: (c.aliases, c.count) for c in after.classes}
+    assert (found["class 1"], found["class 2"]) == (((), 1), ((), 24))
+    assert verify(after.path, deep=True).ok
+
+
+def test_a_class_that_gets_its_own_name_makes_no_version(database):
+    with database.write("relabel", "tests") as transaction:
+        assert transaction.relabel("class 0", "class 0") == 0
+        assert transaction.commit().version == database.version
+
+
 def test_restore_and_undo_give_the_old_content_as_a_new_version(database, rows):
     with database.write("delete", "tests") as transaction:
         transaction.delete(labels=["class 1"])
@@ -302,7 +323,7 @@ def test_a_commit_costs_the_same_after_any_history(database, monkeypatch):
         for path in database.path.rglob("*"):
             os.utime(path, (0, 0))
         read.clear()
-        database = change(database, f"class 0{'!' * number}")
+        database = change(database, f"class 0!{'!' * number}")
         costs.append(len(read))
     assert costs == [2] * 12
 
