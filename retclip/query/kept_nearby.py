@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from retclip.core.files import prepare_folder, write_bytes
@@ -21,6 +20,7 @@ from retclip.query.near_rows import KINDS, KnownRows, Rows
 from retclip.query.nearby import Nearby, Recollection, observe_nearby
 from retclip.query.observations import file_name
 from retclip.query.question import Question, find_neighbors
+from retclip.query.sealed import Arrays, read_sealed, seal
 
 _KNOWN = "known.safetensors"
 _SPARE = 32  # more rows than a question asks are kept of every key, at least
@@ -39,7 +39,7 @@ class NearbyStore:
         if found is None or not (np.array_equal(found.name, known.name) and np.array_equal(found.centre, known.centre)):
             shutil.rmtree(self._folder, ignore_errors=True)
             prepare_folder(self._folder)
-            write_bytes(self._folder / _KNOWN, save({"name": known.name, "centre": known.centre}))
+            write_bytes(self._folder / _KNOWN, seal({"name": known.name, "centre": known.centre}))
 
     def known(self) -> KnownRows | None:
         """The rows among which surroundings were observed."""
@@ -48,8 +48,8 @@ class NearbyStore:
 
     def store(self, image_id: str, nearby: Nearby) -> None:
         """Write one picture."""
-        arrays = {"row": nearby.row, "product": nearby.product, "beyond": nearby.beyond}
-        write_bytes(self._folder / file_name(image_id), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
+        arrays: Arrays = {"row": nearby.row, "product": nearby.product, "beyond": nearby.beyond}
+        write_bytes(self._folder / file_name(image_id), seal(arrays))
 
     def load(self, image_id: str, proposals: int) -> Nearby | None:
         """What is near the proposals of a picture."""
@@ -129,7 +129,7 @@ def _replace(found: Neighbors, where: npt.NDArray[np.bool_], by: Neighbors) -> N
 
 def _load(path: Path, names: Sequence[str]) -> Mapping[str, Any] | None:
     try:
-        arrays = load_file(path)
-    except (OSError, SafetensorError):
+        arrays, _ = read_sealed(path)
+    except (OSError, SafetensorError, ValueError):
         return None
     return arrays if set(arrays) == set(names) else None

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
 
 from retclip.core.errors import InputError, require
 from retclip.core.files import prepare_folder, write_bytes, write_json
@@ -23,9 +22,11 @@ from retclip.core.masks import Frame, MaskSet
 from retclip.core.panoptic import ids_to_rgb, rgb_to_ids
 from retclip.query.atoms import AtomOutline, Atoms, outline, split_into_atoms
 from retclip.query.scoring import Observation
+from retclip.query.sealed import Arrays, read_sealed, seal
 
 _TABLES = ("clip", "in_vocab", "void", "valid")
 _NOTES = {"sha256", "origin", "height", "width"}
+_AGAIN = "Observe that picture again, into the same --out: retclip segment --keep, or retclip eval"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class ObservationStore:
     """A folder of observed pictures, valid for one set of models and proposals.
 
     Binary masks are kept as a partition (`query/atoms.py`), its pixels inside a PNG; keys and scores as they are.
-    Nothing in it is code: safetensors and PNG only.
+    Nothing in it is code: safetensors and PNG only. Files of the version before have no digests and are read unchecked.
 
     Args:
         folder: made when missing.
@@ -93,10 +94,10 @@ class ObservationStore:
         notes = {"sha256": image.sha256, "origin": image.masks.origin, "height": str(height), "width": str(width)}
         if image.masks.frame is not None:
             notes["frame"] = json.dumps([image.masks.frame.padded, image.masks.frame.content])
-        write_bytes(self._path(image_id), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=notes))
+        write_bytes(self._path(image_id), seal(arrays, notes))
 
     def load(self, image_id: str) -> ObservedImage:
-        """Read one picture. Raises InputError E165 for a damaged file."""
+        """Read one picture. Raises InputError E165 for a damaged or missing file."""
         arrays, notes = self._read(image_id)
         observation = _observation(arrays)
         size = (int(notes["height"]), int(notes["width"]))
@@ -124,20 +125,19 @@ class ObservationStore:
         arrays, notes = self._read(image_id, without=("atoms", "logits"))
         return notes["sha256"], arrays["keys"]
 
-    def _read(
-        self, image_id: str, without: Collection[str] = ()
-    ) -> tuple[dict[str, np.ndarray[Any, Any]], Mapping[str, str]]:
+    def _read(self, image_id: str, without: Collection[str] = ()) -> tuple[Arrays, Mapping[str, str]]:
         path = self._path(image_id)
         try:
-            with safe_open(path, framework="numpy") as file:
-                notes = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys() if name not in without}  # noqa: SIM118 - no dict
+            arrays, notes = read_sealed(path, without, unsealed=True)
             complete = set(notes) >= _NOTES and "keys" in arrays
             require(complete, path.name, "keys, digest and size", sorted((*notes, *arrays)))
+        except FileNotFoundError as error:
+            why = f"What the networks said of {image_id} was kept there."
+            raise InputError("E165", f"The observation {path} is missing.", why=why, fix=f"{_AGAIN}.") from error
         except (OSError, SafetensorError, ValueError) as error:
             why = f"{type(error).__name__}: {error}"
             raise InputError(
-                "E165", f"Cannot read the observation {path}.", why=why, fix="Delete it and run again."
+                "E165", f"Cannot read the observation {path}.", why=why, fix=f"Delete it. {_AGAIN}."
             ) from error
         return arrays, notes
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save
 
 from retclip.core.segments import Neighbors
 from retclip.presets import Preset, RetrievalSettings
@@ -158,6 +159,35 @@ def test_a_key_without_length_and_a_lost_file_are_searched_for(tmp_path: Path, m
     next((tmp_path / "nearby").glob("a-*")).write_bytes(b"no file of ours")
     assert_same(search.neighbors(["a", "b"], [keys[:5], keys[5:]]), searched(question, keys))
     assert asked == [1, 12]
+
+
+@pytest.mark.parametrize("name", ["a-*", "known.*"])
+def test_surroundings_with_a_changed_byte_are_searched_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    database = stored(tmp_path / "rows.retdb", 90, 3)
+    question, keys = question_of(database, k=4), keys_of(12, 3)
+    store = kept(tmp_path / "nearby", question, keys)
+    path = next((tmp_path / "nearby").glob(name))
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 64
+    path.write_bytes(data)
+    asked = counted(monkeypatch)
+    found = NearbySearch(store, question).neighbors(["a", "b"], [keys[:5], keys[5:]])
+    assert_same(found, searched(question, keys))
+    assert asked == [12]
+
+
+def test_surroundings_without_seals_are_searched_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version before wrote them; whether a byte of them changed cannot be told."""
+    database = stored(tmp_path / "rows.retdb", 90, 3)
+    question, keys = question_of(database, k=4), keys_of(12, 3)
+    store = kept(tmp_path / "nearby", question, keys)
+    for path in (tmp_path / "nearby").iterdir():
+        path.write_bytes(save(load_file(path)))
+    asked = counted(monkeypatch)
+    NearbySearch(store, question).neighbors(["a", "b"], [keys[:5], keys[5:]])
+    assert asked == [12]
 
 
 def test_surroundings_among_other_rows_are_dropped(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from retclip.core.errors import InputError
 from retclip.core.masks import Frame, MaskSet
 from retclip.query.atoms import outline, split_into_atoms
 from retclip.query.observations import ObservationStore, ObservedImage
 from retclip.query.scoring import Observation
+from retclip.query.sealed import read_sealed
 
 IDENTITY = {"feature_space": "abc", "scales": [1.0, 2.0]}
 
@@ -87,6 +89,35 @@ def test_another_run_is_refused_and_named(tmp_path):
     with pytest.raises(InputError, match="E165") as caught:
         ObservationStore(tmp_path, IDENTITY | {"scales": [1.0]})
     assert "scales" in caught.value.why
+
+
+def test_a_changed_byte_of_a_key_is_damage(tmp_path):
+    store = ObservationStore(tmp_path, IDENTITY)
+    image = observed(binary(3))
+    store.store("x", image)
+    (path,) = tmp_path.glob("*.safetensors")
+    data = bytearray(path.read_bytes())
+    data[data.index(image.observation.keys.numpy().tobytes())] ^= 1
+    path.write_bytes(data)
+    for load in (store.load, store.load_outline, store.load_keys):
+        with pytest.raises(InputError, match="E165"):
+            load("x")
+
+
+def test_files_of_the_version_before_have_no_seals_and_are_read(tmp_path):
+    store = ObservationStore(tmp_path, IDENTITY)
+    store.store("x", observed(binary(3)))
+    (path,) = tmp_path.glob("*.safetensors")
+    arrays, notes = read_sealed(path)
+    path.write_bytes(save(arrays, dict(notes)))
+    assert torch.equal(store.load("x").masks.masks, binary(3))
+
+
+def test_a_missing_file_is_not_to_be_deleted(tmp_path):
+    with pytest.raises(InputError, match=r"E165 .* is missing") as caught:
+        ObservationStore(tmp_path, IDENTITY).load_outline("x")
+    assert "--keep" in caught.value.fix
+    assert "elete" not in caught.value.fix
 
 
 def test_damaged_files_are_named(tmp_path):
