@@ -139,7 +139,7 @@ def _write_or_remove(staged: Path, parts: Iterable[bytes | memoryview]) -> FileE
     try:
         return write_file(staged, parts)
     except BaseException:
-        staged.unlink(missing_ok=True)
+        discard(staged)
         raise
 
 
@@ -171,6 +171,12 @@ def remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def discard(staged: Path) -> None:
+    """Remove a staged file where that is possible; the error for which it is given up says more than this one would."""
+    with suppress(OSError):
+        staged.unlink(missing_ok=True)
 
 
 def size(path: Path) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from retclip.shards.lock import NO_LOCKS, try_lock
+from retclip.shards.lock import NO_LOCKS, open_to_lock, try_lock
 
 
 class Lease:
@@ -44,5 +44,5 @@ def alone(manifest: Path) -> Iterator[bool]:
     Raises:
         DatabaseError: E321 where the file system has no locks, E310 when the lock is refused for another reason.
     """
-    with manifest.open("rb+") as stream:  # for writing: network file systems give exclusive locks to no others
+    with open_to_lock(manifest) as stream:
         yield try_lock(stream.fileno(), manifest)

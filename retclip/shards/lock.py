@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from retclip.core.errors import DatabaseError
 from retclip.shards.durable import explained
@@ -94,6 +95,20 @@ def held_lock(path: Path, busy: str, operation: str) -> Iterator[None]:
     finally:
         with explained(path):
             os.close(descriptor)
+
+
+def open_to_lock(path: Path) -> BinaryIO:
+    """Open a file whose exclusive lock is asked for.
+
+    For writing, since network file systems give exclusive locks to no others; where nothing may be written a file that
+    is open for reading can be locked as well, and no more than looked at.
+    """
+    try:
+        return path.open("rb+")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return path.open("rb")
 
 
 def try_lock(descriptor: int, path: Path) -> bool:

@@ -43,7 +43,7 @@ def export_parquet(database: Database, target: Path) -> int:
                 os.fsync(stream.fileno())
             staged.rename(target)
     finally:
-        staged.unlink(missing_ok=True)
+        durable.discard(staged)
     durable.sync_folder(target.absolute().parent)
     return len(facts)
 

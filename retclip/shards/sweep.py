@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from retclip.shards import durable
-from retclip.shards.lock import try_lock
+from retclip.shards.lock import open_to_lock, try_lock
 from retclip.shards.manifest import Manifest
 
 _STAGED = re.compile(re.escape(durable.STAGING_PREFIX) + "[0-9a-f]{32}")
@@ -74,7 +74,7 @@ def _last_write(path: Path) -> float:
 def _is_locked(lock: Path) -> bool:
     if not lock.is_file():
         return False
-    with lock.open("rb+") as stream:
+    with open_to_lock(lock) as stream:
         return not try_lock(stream.fileno(), lock)
 
 

@@ -19,6 +19,7 @@ from retclip.shards import Database, Ledger, verify
 from retclip.shards.copying import copy_database
 from retclip.shards.erasure import Selection, erase
 from retclip.shards.manifest import current_manifest, manifest_path, versions
+from retclip.shards.parquet_exchange import export_parquet
 from retclip.shards.retention import collect
 from tests.shards.conftest import make_segment
 
@@ -295,6 +296,50 @@ def test_a_lock_that_fails_in_another_way_is_explained(worn, monkeypatch):
         pass
     with pytest.raises(DatabaseError, match=r"E320(.|\n)*Input/output error"):
         Database.open(worn)
+
+
+# Read-only mounts. Tests may run as root, whom permissions do not stop, so the calls are refused.
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """From now on nothing opens for writing, and nothing is made or removed."""
+    real_open, real_os_open = Path.open, os.open
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def path_open(path, mode="r", *args, **kwargs):
+        return real_open(path, mode, *args, **kwargs) if set(mode) <= set("rbt") else refuse()
+
+    def os_open(path, flags, *args, **kwargs):
+        return refuse() if flags & (os.O_WRONLY | os.O_RDWR) else real_os_open(path, flags, *args, **kwargs)
+
+    def mount():
+        monkeypatch.setattr(Path, "open", path_open)
+        monkeypatch.setattr(os, "open", os_open)
+        for call in ("unlink", "rename", "link", "mkdir", "rmdir"):
+            monkeypatch.setattr(os, call, refuse)
+
+    return mount
+
+
+def test_on_a_read_only_mount_a_dry_run_tells_and_a_collection_is_explained(worn, read_only):
+    left = worn.with_name(".staging-" + "0" * 32)
+    left.mkdir()
+    (left / "LOCK").touch()
+    for path in (left / "LOCK", left):
+        os.utime(path, (0, 0))
+    read_only()
+    assert collect(worn, 1, dry_run=True).leftovers == (left.name,)
+    with pytest.raises(DatabaseError, match=r"E310(.|\n)*Read-only"):
+        collect(worn, 1)
+
+
+def test_an_export_to_a_read_only_mount_is_explained(database, tmp_path, read_only):
+    read_only()
+    with pytest.raises(DatabaseError, match=r"E310(.|\n)*out\.parquet(.|\n)*Read-only"):
+        export_parquet(database, tmp_path / "out.parquet")
 
 
 # Dead writers.
