@@ -11,11 +11,18 @@ import numpy.typing as npt
 from retclip.core.errors import DatabaseError
 from retclip.core.threads import cached_property
 from retclip.shards.durable import file_sha256
-from retclip.shards.manifest import ShardEntry
+from retclip.shards.manifest import ShardEntry, unreadable
 from retclip.shards.moments import Moments
 
 if TYPE_CHECKING:
     from retclip.shards.tables import RowTables
+
+
+def unusable(database: Path, name: str, error: OSError) -> DatabaseError:
+    """E303 for a file that is not there, E320 for one that the system does not let us read."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return damaged(database, name, str(error))
+    return unreadable(database / name, error)
 
 
 def damaged(database: Path, name: str, why: str) -> DatabaseError:
@@ -24,7 +31,7 @@ def damaged(database: Path, name: str, why: str) -> DatabaseError:
         "E303",
         f"Database '{database.stem}': {name} is damaged or missing.",
         why=why,
-        fix=f"Restore the file from a backup, or go back with: retclip db restore {database.stem} <version>",
+        fix=f"Restore the file from a backup; which versions do without it says: retclip db verify {database.stem}",
     )
 
 
@@ -40,13 +47,16 @@ class ShardReader:
     def _damaged(self, name: str, why: str) -> DatabaseError:
         return damaged(self.folder.parent.parent, f"shards/{self.entry.id}/{name}", why)
 
+    def _unusable(self, name: str, error: OSError) -> DatabaseError:
+        return unusable(self.folder.parent.parent, f"shards/{self.entry.id}/{name}", error)
+
     def check_sizes(self) -> None:
         """Refuse a shard with a file that is missing or has another size than the manifest says."""
         for name, file in self.entry.files.items():
             try:
                 size = (self.folder / name).stat().st_size
             except OSError as error:
-                raise self._damaged(name, str(error)) from error
+                raise self._unusable(name, error) from error
             if size != file.bytes:
                 raise self._damaged(name, f"It has {size} bytes instead of {file.bytes}.")
         expected = self.rows * self.dim * 2
@@ -59,7 +69,7 @@ class ShardReader:
         try:
             digest = file_sha256(path)
         except OSError as error:
-            raise self._damaged(name, str(error)) from error
+            raise self._unusable(name, error) from error
         if digest != self.entry.files[name].sha256:
             raise self._damaged(name, f"Its SHA-256 is {digest}, the manifest says another.")
         return path
@@ -70,7 +80,7 @@ class ShardReader:
         try:
             return np.memmap(self.folder / "vectors.f16", "<f2", "r", shape=(self.rows, self.dim))
         except OSError as error:
-            raise self._damaged("vectors.f16", str(error)) from error
+            raise self._unusable("vectors.f16", error) from error
 
     @cached_property
     def _classes(self) -> tuple[dict[str, npt.NDArray[Any]], list[bytes]]:

@@ -17,7 +17,7 @@ from retclip.core.vocabulary import normalise_name
 from retclip.shards.classes import ClassTable, StoredClass
 from retclip.shards.manifest import ShardEntry
 from retclip.shards.moments import Moments
-from retclip.shards.shard_reader import ShardReader, damaged
+from retclip.shards.shard_reader import ShardReader, damaged, unusable
 
 _BLOCK_ROWS = 1 << 14
 
@@ -26,7 +26,8 @@ def read_deletes(database: Path, entry: ShardEntry) -> BitMap:
     """Dead rows of a shard.
 
     Raises:
-        DatabaseError: E303 when the bitmap is missing, damaged or names rows that do not exist.
+        DatabaseError: E303 when the bitmap is missing, damaged or names rows that do not exist, E320 when it cannot
+            be read.
     """
     if entry.deletes is None:
         return BitMap()
@@ -34,7 +35,7 @@ def read_deletes(database: Path, entry: ShardEntry) -> BitMap:
     try:
         data = (database / name).read_bytes()
     except OSError as error:
-        raise damaged(database, name, str(error)) from error
+        raise unusable(database, name, error) from error
     if hashlib.sha256(data).hexdigest() != entry.deletes.file.sha256:
         raise damaged(database, name, "Its SHA-256 is not the manifest's.")
     bitmap = BitMap.deserialize(data)

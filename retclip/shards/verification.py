@@ -12,9 +12,18 @@ from retclip.core.errors import DatabaseError
 from retclip.shards.database import Database
 from retclip.shards.durable import file_sha256
 from retclip.shards.leases import Lease
-from retclip.shards.manifest import FORMAT_BYTES, Manifest, ShardEntry, manifest_path, read_manifest, versions
+from retclip.shards.manifest import (
+    FORMAT_BYTES,
+    Manifest,
+    ShardEntry,
+    manifest_path,
+    read_manifest,
+    valid_manifests,
+    versions,
+)
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.snapshot import LiveShard, Snapshot, read_deletes
+from retclip.shards.sweep import named_files
 
 
 @dataclass(frozen=True)
@@ -73,12 +82,23 @@ def verify(path: Path, version: int | None = None, deep: bool = False) -> Verify
     return report
 
 
+def untouched(path: Path, report: VerifyReport) -> list[int]:
+    """Whole manifests that name no file with a problem, as versions; none when FORMAT has one."""
+    files = {problem.file for problem in report.problems}
+    if "FORMAT" in files:
+        return []
+    # A problem names a file of a shard; a version names the folder.
+    touched = files | {str(Path(file).parent) for file in files}
+    valid = valid_manifests(path.absolute())
+    return [manifest.version for manifest in valid if touched.isdisjoint(named_files([manifest]))]
+
+
 def _check_format(path: Path, report: VerifyReport) -> None:
     report.checked.append("FORMAT")
     try:
         data = (path / "FORMAT").read_bytes()
     except OSError as error:
-        report.problems.append(Problem("E303", "FORMAT", str(error)))
+        report.problems.append(_problem("FORMAT", error))
         return
     if data != FORMAT_BYTES:
         report.problems.append(Problem("E303", "FORMAT", f"expected {FORMAT_BYTES!r}, got {data[:40]!r}"))
@@ -112,7 +132,8 @@ def _check_manifests(path: Path, version: int | None, report: VerifyReport) -> t
 def _problem(name: str, error: Exception) -> Problem:
     if isinstance(error, DatabaseError):
         return Problem(error.code, name, f"{error.what} {error.why}".strip())
-    return Problem("E303", name, str(error))
+    missing = not isinstance(error, OSError) or isinstance(error, (FileNotFoundError, NotADirectoryError))
+    return Problem("E303" if missing else "E320", name, str(error))
 
 
 def _check_shard_files(path: Path, entry: ShardEntry, manifest: Manifest, report: VerifyReport, *, deep: bool) -> None:
@@ -127,7 +148,7 @@ def _check_shard_files(path: Path, entry: ShardEntry, manifest: Manifest, report
             if whole and (deep or name != "vectors.f16"):
                 whole = file_sha256(path / relative) == file.sha256
         except OSError as error:
-            report.problems.append(Problem("E303", relative, str(error)))
+            report.problems.append(_problem(relative, error))
             continue
         if not whole:
             report.problems.append(Problem("E303", relative, "its size or SHA-256 is not the manifest's"))

@@ -260,6 +260,21 @@ def test_a_folder_that_may_not_be_read_is_explained(database, monkeypatch):
         Database.open(database.path)
 
 
+@pytest.mark.parametrize("file", ["vectors.f16", "meta.parquet"])
+def test_a_shard_file_that_may_not_be_read_is_not_called_damaged(database, monkeypatch, file):
+    real = Path.open
+
+    def refuse(path, *args, **kwargs):
+        if path.name == file:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DatabaseError, match=rf"E320(.|\n)*{file}(.|\n)*Permission denied(.|\n)*permissions"):
+        database.snapshot.shards[0].reader.checked(file)
+    assert {problem.code for problem in verify(database.path, deep=True).problems} == {"E320"}
+
+
 # Locks.
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from retclip.shards import Database, durable, verification, verify
-from retclip.shards.manifest import Deletes, manifest_path
+from retclip.shards.manifest import Deletes, manifest_path, read_manifest, versions
 from retclip.shards.retention import collect
 from retclip.shards.shard_writer import id_bytes
+from retclip.shards.verification import untouched
 
 
 @pytest.fixture
@@ -202,3 +203,13 @@ def test_versions_that_are_collected_meanwhile_are_no_damage(
     report = verify(path, version)
     assert report.version == checked
     assert [problem.code for problem in report.problems] == ([] if checked else ["E306"])
+
+
+def test_only_versions_without_the_damaged_files_are_advised(busy):
+    assert untouched(busy.path, verify(busy.path)) == versions(busy.path)
+    shared = next(iter(busy.manifest.shards))
+    (busy.path / "shards" / shared.id / "meta.parquet").write_bytes(b"")
+    without = [v for v in versions(busy.path) if shared.id not in {e.id for e in read_manifest(busy.path, v).shards}]
+    assert untouched(busy.path, verify(busy.path)) == without
+    (busy.path / "FORMAT").write_bytes(b"")
+    assert untouched(busy.path, verify(busy.path)) == []
