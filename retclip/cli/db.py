@@ -35,7 +35,7 @@ def list_all(json: JsonOption = False) -> None:
                     "segments": len(database),
                     "classes": len(database.classes),
                     "encoder": database.space.encoder,
-                    "state": "ok",
+                    "state": _state(database),
                 }
             )
         except DatabaseError as error:
@@ -55,6 +55,11 @@ def list_all(json: JsonOption = False) -> None:
     Speech(json).data(rows, table if rows else "No databases yet. Make one: retclip index build --help")
 
 
+def _state(database: Database) -> str:
+    newer = ", ".join(map(str, database.passed_over))
+    return f"version {newer} is damaged, version {database.version} is served" if newer else "ok"
+
+
 @app.command(epilog="Example: retclip db info coco@2 --json")
 def info(name: NameArgument, json: JsonOption = False) -> None:
     """What a database holds, how it was made, and which classes are thin."""
@@ -65,6 +70,7 @@ def info(name: NameArgument, json: JsonOption = False) -> None:
     thin = sorted(database.classes, key=lambda item: (item.count, item.name))[:5]
     rows = [
         ("database", f"{facts['name']} version {facts['version']} ({facts['created']})"),
+        ("state", _state(database)),
         ("segments", f"{facts['segments']:,}"),
         ("classes", facts["classes"]),
         ("images", f"{facts['images']:,}"),
@@ -96,6 +102,7 @@ def _facts(database: Database) -> dict[str, Any]:
         "path": str(database.path),
         "version": database.version,
         "created": database.created,
+        "passed_over": list(database.passed_over),
         "segments": len(database),
         "classes": len(database.classes),
         "images": database.image_count,
@@ -151,6 +158,7 @@ def verify(
     """Check that a database is whole; exit code 5 when it is not."""
     from retclip.shards import locate_database
     from retclip.shards import verify as verify_database
+    from retclip.shards.verification import untouched
 
     path, version = locate_database(name)
     report = verify_database(path, version, deep)
@@ -162,11 +170,14 @@ def verify(
     if rows:
         if not json:
             speech.data(None, make_table(("code", "file", "problem"), rows))
+        unread = all(code == "E320" for code, _, _ in rows)
+        spared = untouched(path, report)
         raise DatabaseError(
-            "E303",
-            f"Database '{name}' is damaged: {len(rows)} problems.",
+            "E320" if unread else "E303",
+            f"Database '{name}' {'cannot be read' if unread else 'is damaged'}: {len(rows)} problems.",
             why=f"{rows[0][1]}: {rows[0][2]}",
-            fix="Restore the named files from a copy, or use an older version: NAME@VERSION.",
+            fix=("Check the permissions of the named files" if unread else "Restore the named files from a copy")
+            + (f", or use a version that does without them: {path.stem}@{spared[-1]}" if spared else "."),
         )
 
 

@@ -81,7 +81,7 @@ def relabel(
 def undo(name: NameArgument, json: JsonOption = False, quiet: QuietOption = False) -> None:
     """Take the last change back; that is a new version too, so a second undo brings the change back."""
     result = current_database(name).undo()
-    done(Speech(json, quiet), result, "took the last change back", len(result))
+    done(Speech(json, quiet), result, "took the last change back")
 
 
 def restore(
@@ -92,7 +92,7 @@ def restore(
 ) -> None:
     """Go back to any version: its content becomes a new version, and those in between stay readable."""
     result = current_database(name).restore(version)
-    done(Speech(json, quiet), result, f"version {version} again", len(result))
+    done(Speech(json, quiet), result, f"version {version} again")
 
 
 def transform(
@@ -188,7 +188,8 @@ def confirm(yes: bool, question: str) -> None:
         raise typer.Abort
 
 
-def done(speech: Speech, database: Database, text: str, count: int) -> None:
-    """Say what a change did, and which version has it."""
-    facts = {"database": database.name, "version": database.version, "changed": count, "segments": len(database)}
+def done(speech: Speech, database: Database, text: str, changed: int | None = None) -> None:
+    """Say what a change did, and which version has it; `changed` is left out where nobody counted."""
+    counted = {} if changed is None else {"changed": changed}
+    facts = {"database": database.name, "version": database.version, **counted, "segments": len(database)}
     speech.data(facts, f"{database.name}: {text}; version {database.version}, {len(database):,} segments")

@@ -149,5 +149,8 @@ def _databases(asked: str | None) -> Iterator[Finding]:
         if jobs := unfinished_jobs(database.path):
             text = f"database {shown} version {database.version}: {held}, {len(jobs)} interrupted builds"
             yield Finding("warn", text, "run the same index command again")
+        elif newer := ", ".join(map(str, database.passed_over)):
+            text = f"database {shown} version {database.version}: {held}; version {newer} is damaged and passed over"
+            yield Finding("warn", text, f"retclip db verify {name}")
         else:
             yield Finding("ok", f"database {shown} version {database.version}: {held}")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -82,10 +85,24 @@ def main(arguments: list[str] | None = None) -> int:
     Exits instead of returning when called as a program.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    code = _run(words)
+    with _hushed(not {"-q", "--quiet"}.isdisjoint(words)):
+        code = _run(words)
     if arguments is None:
         sys.exit(code)
     return code
+
+
+@contextmanager
+def _hushed(quiet: bool) -> Iterator[None]:
+    """Under --quiet, keep warnings of the library off stderr."""
+    logger = logging.getLogger("retclip")
+    level = logger.level
+    if quiet:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _run(words: list[str]) -> int:

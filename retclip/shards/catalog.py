@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 from pathlib import Path
 
 from retclip.core.errors import DatabaseError
 from retclip.shards.database import Database
+from retclip.shards.manifest import unreadable
 
 SUFFIX = ".retdb"
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _VERSIONED = re.compile(r"(?P<place>.+)@(?P<version>[0-9]{1,12})", re.DOTALL)
 
@@ -45,12 +48,16 @@ def locate_database(reference: str) -> tuple[Path, int | None]:
     """Folder and version (None = the newest) of an existing database, by name or path, `@<number>` asks for a version.
 
     Raises:
-        DatabaseError: E306 when there is none, with near names.
+        DatabaseError: E306 when there is none, with near names; E320 when the folders on the way cannot be read.
     """
     match = _VERSIONED.fullmatch(reference)
     place, version = (match["place"], int(match["version"])) if match else (reference, None)
     path = database_path(place)
-    if not path.is_dir():
+    try:
+        there = path.is_dir()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not there:
         names = [known.name.removesuffix(SUFFIX) for known in list_databases()]
         near = difflib.get_close_matches(path.name.removesuffix(SUFFIX), names, n=3, cutoff=0.5)
         raise DatabaseError(
@@ -65,15 +72,46 @@ def locate_database(reference: str) -> tuple[Path, int | None]:
 def open_database(reference: str) -> Database:
     """Open a database by name or path; `@<number>` at the end asks for a version.
 
+    Logs a warning when the newest version is damaged and an older one is served.
+
     Raises:
         DatabaseError: E306 when there is none; the errors of `Database.open` otherwise.
     """
-    return Database.open(*locate_database(reference))
+    path, version = locate_database(reference)
+    database = Database.open(path, version)
+    if version is None and (newer := database.passed_over):
+        _log.warning(
+            "Database %s: version %s is damaged and is passed over; version %d is served; more: retclip db verify %s",
+            database.name,
+            ", ".join(map(str, newer)),
+            database.version,
+            reference,
+        )
+    return database
 
 
 def list_databases() -> list[Path]:
-    """Folders of all databases in `$RETCLIP_HOME/db`, by name."""
-    folder = home() / "db"
-    if not folder.is_dir():
+    """Folders of all databases in `$RETCLIP_HOME/db`, by name.
+
+    Raises:
+        DatabaseError: E320 when that folder cannot be read.
+    """
+    return sorted(folder for folder in _entries(home() / "db") if _may_be_database(folder))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.name.endswith(SUFFIX)]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(path for path in folder.glob("*" + SUFFIX) if (path / "FORMAT").is_file())
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def _may_be_database(folder: Path) -> bool:
+    """Whether it has a FORMAT file; a folder that keeps it from us counts, so that opening it tells what is wrong."""
+    try:
+        (folder / "FORMAT").stat()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True

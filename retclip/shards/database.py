@@ -23,6 +23,7 @@ from retclip.shards.records import Records
 from retclip.shards.search import Plan, Request, Searcher
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.snapshot import LiveShard, Snapshot, read_deletes, stored_classes
+from retclip.shards.succession import passed_over
 
 if TYPE_CHECKING:
     from retclip.shards.transaction import Transaction
@@ -102,6 +103,11 @@ class Database:
     def version(self) -> int:
         """Number of this version, counted from 1."""
         return self.manifest.version
+
+    @property
+    def passed_over(self) -> Sequence[int]:
+        """Newer versions that are damaged; while there is one, only `restore` writes."""
+        return passed_over(self.path, self.version)
 
     @property
     def databases(self) -> Sequence[Mapping[str, Any]]:

@@ -191,6 +191,18 @@ def versions(database: Path) -> list[int]:
     return sorted(int(file.stem) for file in (database / "manifests").glob("*.json") if _NAME.fullmatch(file.name))
 
 
+def spelled(numbers: list[int]) -> str:
+    """Versions in words: `version 3`, `versions 1 to 3 and 7`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    words = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    return f"version{'s' if len(numbers) > 1 else ''} " + " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
 def read_manifest(database: Path, version: int) -> Manifest:
     """Read and check one version.
 
@@ -209,7 +221,7 @@ def read_manifest(database: Path, version: int) -> Manifest:
         raise DatabaseError(
             "E306",
             f"Database '{database.stem}' has no version {version}.",
-            why=f"It has versions {known[0]} to {known[-1]}." if known else "It has no version at all.",
+            why=f"It has {spelled(known)}." if known else "It has no version at all.",
             fix=f"See them with: retclip db log {database.stem}",
         ) from error
     except OSError as error:
@@ -219,7 +231,7 @@ def read_manifest(database: Path, version: int) -> Manifest:
             "E303",
             f"Manifest {path.name} of database '{database.stem}' is damaged.",
             why=str(error),
-            fix=f"Open another version, e.g. {database.stem}@{max(version - 1, 1)}, or restore the file from a backup.",
+            fix=f"Restore the file from a backup; which versions are whole says: retclip db verify {database.stem}",
         ) from error
     return manifest
 

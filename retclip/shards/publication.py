@@ -18,6 +18,7 @@ from retclip.shards.manifest import (
     unreadable,
     versions,
 )
+from retclip.shards.succession import refuse_passed_over
 from retclip.shards.sweep import sweep
 
 _LAST_VERSION = 10**12 - 1  # the names of manifests have 12 digits
@@ -119,15 +120,20 @@ def version_before(database: Path) -> int:
     """The version that the last change of content started from; a compaction changes none.
 
     Raises:
-        DatabaseError: E306 when there is no such change, or the version before it was removed.
+        DatabaseError: E306 when there is no such change, or the version before it was removed; E316 while
+            a newer version is damaged.
     """
-    manifest = current_manifest(database)
-    while manifest.operation == "compact":
+    manifest, known = current_manifest(database), versions(database)
+    refuse_passed_over(database, manifest.version)
+    while manifest.operation == "compact" and manifest.parent in known:
         manifest = read_manifest(database, manifest.parent)
-    if manifest.parent == 0:
+    if manifest.parent not in known:
+        first = f"Version {manifest.version} is its first."
+        gone = f"Version {manifest.parent}, from which version {manifest.version} was made, was collected."
         raise DatabaseError(
             "E306",
             f"Database '{database.stem}' has nothing to undo.",
-            why=f"Version {manifest.version} is its first.",
+            why=gone if manifest.parent else first,
+            fix=f"See what there is with: retclip db log {database.stem}",
         )
     return manifest.parent

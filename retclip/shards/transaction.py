@@ -25,6 +25,7 @@ from retclip.shards.publication import next_version, publish
 from retclip.shards.shard_writer import RowBatch, unit_rows
 from retclip.shards.snapshot import LiveShard, Snapshot
 from retclip.shards.staging import Staging
+from retclip.shards.succession import refuse_passed_over
 from retclip.shards.sweep import sweep
 from retclip.shards.transforms import check_kind
 
@@ -47,6 +48,7 @@ class Transaction:
             sweep(self._path)
             self._next = next_version(self._path)
             self._base = Database.open(self._path)
+            refuse_passed_over(self._path, self._base.version)
             self._stack = stack.pop_all()
         manifest = self._base.manifest
         self._classes = manifest.classes.copy()

@@ -240,3 +240,24 @@ def test_info_shows_the_networks_that_made_a_database(home: Path, run: Run) -> N
     text = run("db", "info", "pets").out
     assert "masker facebook/sam-vit-base, Apache-2.0, sha256 abababababab" in text
     assert "detector unknown" in text
+
+
+def test_a_damaged_newest_version_is_shown_everywhere(home: Path, run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    assert run("db", "relabel", "pets", "red", "crimson").code == 0
+    (home / "db" / "pets.retdb" / "manifests" / "000000000003.json").write_text("{}")
+    assert "version 3 is damaged, version 2 is served" in run("db", "list", "--json").json[0]["state"]
+    assert run("db", "info", "pets", "--json").json["passed_over"] == [3]
+    assert "version 3 is damaged" in run("db", "info", "pets").out
+    assert "version 3 is damaged" in run("doctor", "--db", "pets", "--json").out
+    caplog.clear()
+    run("db", "log", "pets")
+    assert "passed over" in caplog.text
+    caplog.clear()
+    assert run("db", "copy", "pets", "twin", "--quiet").code == 0
+    assert not caplog.text
+    refused = run("db", "delete", "pets", "--label", "blue", "--yes", "--json")
+    assert (refused.code, refused.error["code"]) == (5, "E316")
+    assert run("db", "restore", "pets", "2", "--json").json == {"database": "pets", "version": 4, "segments": 12}
+    undone = run("db", "undo", "pets", "--json")
+    assert undone.code == 0
+    assert "changed" not in undone.json

@@ -1,5 +1,7 @@
 """Databases by name and path, at a version."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,36 @@ def test_unknown_names_get_a_suggestion(shelf):
         open_database("street@9")
     with pytest.raises(DatabaseError, match="E306"):
         open_database(str(shelf / "garden.retdb"))
+
+
+def forbid(monkeypatch, folder):
+    """Nobody may look into a folder; tests may run as root, whom permissions do not stop."""
+    real_stat, real_list, real_read = Path.stat, Path.iterdir, Path.read_bytes
+
+    def guarded(real):
+        def call(path, *args, **kwargs):
+            if folder in path.parents or (path == folder and real is real_list):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return real(path, *args, **kwargs)
+
+        return call
+
+    for name, real in (("stat", real_stat), ("iterdir", real_list), ("read_bytes", real_read)):
+        monkeypatch.setattr(Path, name, guarded(real))
+
+
+def test_a_database_that_may_not_be_read_does_not_hide_the_others(shelf, monkeypatch):
+    forbid(monkeypatch, shelf / "kitchen.retdb")
+    assert [path.name for path in list_databases()] == ["kitchen.retdb", "street.retdb"]
+    with pytest.raises(DatabaseError, match=r"E320(.|\n)*Permission denied"):
+        open_database("kitchen")
+
+
+def test_a_folder_of_databases_that_may_not_be_read_is_explained(shelf, monkeypatch):
+    forbid(monkeypatch, shelf)
+    for look in (list_databases, lambda: open_database("street")):
+        with pytest.raises(DatabaseError, match=r"E320(.|\n)*db(.|\n)*Permission denied"):
+            look()
 
 
 @pytest.mark.parametrize("name", ["", "..", ".hidden", "a b", "a@b", "x" * 101, "-x"])

@@ -74,7 +74,7 @@ def test_a_version_that_is_read_stays_until_it_is_closed(history):
     assert verify(history, 3, deep=True).ok
     del reader
     assert collect(history, 1).versions == (3,)
-    with pytest.raises(DatabaseError, match=r"E306(.|\n)*versions 7 to 7"):
+    with pytest.raises(DatabaseError, match=r"E306(.|\n)*has version 7\."):
         Database.open(history, 3)
 
 
@@ -212,10 +212,17 @@ def test_old_files_that_no_version_names_go(history):
 
 def test_undo_of_a_collected_version_says_so(history):
     collect(history, 1)
-    with pytest.raises(DatabaseError, match=r"E306(.|\n)*version 6"):
+    with pytest.raises(DatabaseError, match=r"E306 .*nothing to undo(.|\n)*[Vv]ersion 6.* was collected"):
         Database.open(history).undo()
     with pytest.raises(ValueError, match="keep"):
         collect(history, 0)
+
+
+def test_what_is_left_is_named_without_what_went(history):
+    for version in (2, 3, 5):
+        manifest_path(history, version).unlink()
+    with pytest.raises(DatabaseError, match=r"E306(.|\n)*versions 1, 4 and 6 to 7\."):
+        Database.open(history, 2)
 
 
 def test_an_unreadable_manifest_is_not_skipped(history, monkeypatch):
