@@ -14,7 +14,8 @@ TARGET = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 HEAD = """# Command line
 
 Written by `python scripts/make_cli_reference.py`; a test fails when it is not up to date. Data goes to stdout,
-everything else to stderr; `--json` prints data as JSON and errors as one JSON object.
+everything else to stderr; `--json` prints data as JSON and an error as one JSON object, the last line of stderr;
+it asks nothing, so commands that ask want `--yes` beside it.
 
 Exit codes: 0 done, 1 unexpected error or "no" to a question, 2 usage, 3 invalid input, 4 model not available,
 5 database problem, 6 finished with failed pictures above `--max-failures`, 7 disk or memory, 130 interrupted (finished

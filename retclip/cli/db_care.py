@@ -82,15 +82,15 @@ def gc(
     """Remove old versions, the files that only they need, and what killed programs left; versions being read stay."""
     from retclip.shards.retention import collect
 
-    path = newest_path(name)
+    speech, path = Speech(json), newest_path(name)
     found = collect(path, keep, dry_run=True)
     if found.bytes and not dry_run:
-        confirm(yes, f"{name}: remove {_goes(found)} for good?")
+        confirm(yes, f"{name}: remove {_goes(found)} for good?", speech)
         found = collect(path, keep)
     text = f"{name}: {'would remove' if dry_run else 'removed'} {_goes(found)}"
     if found.in_use:
         text += f"; versions {', '.join(map(str, found.in_use))} are being read and stay"
-    Speech(json).data({"dry_run": dry_run, **asdict(found)}, text)
+    speech.data({"dry_run": dry_run, **asdict(found)}, text)
 
 
 def _goes(found: Collected) -> str:
@@ -155,7 +155,7 @@ def erase(
     from retclip.shards.erasure import Selection
     from retclip.shards.erasure import erase as erase_selection
 
-    path = newest_path(name)
+    speech, path = Speech(json), newest_path(name)
     if (image is None) == (source is None):
         raise InputError(
             "E120",
@@ -164,7 +164,7 @@ def erase(
             fix=f"retclip db erase {name} --image photo.jpg",
         )
     selection = Selection("source", source) if source is not None else Selection("image_sha256", _digest(str(image)))
-    confirm(yes, f"Erase {selection.column} '{selection.value}' from every version of '{name}' for good?")
+    confirm(yes, f"Erase {selection.column} '{selection.value}' from every version of '{name}' for good?", speech)
     proof = erase_selection(path, selection, program())
     rows = [
         ("segments erased", f"{proof.segments:,} of {proof.images:,} images"),
@@ -175,7 +175,7 @@ def erase(
         ("searched", f"{proof.files:,} files, {proof.bytes:,} bytes"),
         ("found", "nothing"),
     ]
-    Speech(json).data({**asdict(proof), "found": 0}, make_table(("", ""), rows, f"Proof of erasure, {name}"))
+    speech.data({**asdict(proof), "found": 0}, make_table(("", ""), rows, f"Proof of erasure, {name}"))
 
 
 def _digest(image: str) -> str:

@@ -37,7 +37,7 @@ def delete(
     quiet: QuietOption = False,
 ) -> None:
     """Delete what any of the options names; the version before stays readable, and `db undo` takes it back."""
-    database = current_database(name)
+    speech, database = Speech(json, quiet), current_database(name)
     if not (label or ids or source):
         raise InputError(
             "E120",
@@ -47,10 +47,10 @@ def delete(
         )
     with database.write("delete", program()) as transaction:
         count = transaction.delete(labels=label or (), segment_ids=read_ids(ids) if ids else (), source=source)
-        confirm(yes, f"Delete {count} of {len(database)} segments of '{database.name}'?")
+        confirm(yes, f"Delete {count} of {len(database)} segments of '{database.name}'?", speech)
         note = f"deleted {count} segments" + tidied(transaction, count)
         result = transaction.commit(note)
-    done(Speech(json, quiet), result, note, count)
+    done(speech, result, note, count)
 
 
 def relabel(
@@ -182,9 +182,17 @@ def _ids_of_class(database: Database, label: str, ids: list[int]) -> list[int]:
     ]
 
 
-def confirm(yes: bool, question: str) -> None:
-    """Ask on stderr unless `yes`; anything but y ends the command with exit code 1."""
-    if not yes and not typer.confirm(question, err=True):
+def confirm(yes: bool, question: str, speech: Speech) -> None:
+    """Ask on stderr unless `yes`; anything but y ends the command with exit code 1.
+
+    Raises:
+        InputError: E120 under --json without `yes`: a program reads along, and nobody is there to answer.
+    """
+    if yes:
+        return
+    if speech.json:
+        raise InputError("E120", "Nothing was done.", why=f"Under --json nobody is asked: {question}", fix="Add --yes.")
+    if not typer.confirm(question, err=True):
         raise typer.Abort
 
 

@@ -141,10 +141,10 @@ def prune(
     database = current_database(name)
     found = examine(database, sample).disagreeing
     speech = Speech(json, quiet)
-    for item in found:
+    for item in () if json else found:
         speech.note(f"{item.segment_id:016x}  {item.label}: {item.share:.0%} of its neighbours are '{item.other}'")
     if found:
-        confirm(yes, f"Delete {len(found)} of {len(database):,} segments of '{database.name}'?")
+        confirm(yes, f"Delete {len(found)} of {len(database):,} segments of '{database.name}'?", speech)
     with database.write("prune", program()) as transaction:
         count = transaction.delete(segment_ids=[item.segment_id for item in found])
         note = f"deleted {count} segments that their neighbours contradict" + tidied(transaction, count)

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -32,9 +32,12 @@ from retclip.cli import (
     tune,
 )
 from retclip.cli.console import error_text
-from retclip.core.errors import ResourceError, RetclipError, is_out_of_memory
+from retclip.core.errors import InputError, ResourceError, RetclipError, is_out_of_memory
 
+USAGE = 2
 INTERRUPTED = 130
+# Typer has its own copy of click, and no public name for this class.
+_UsageError = cast(type[Exception], typer.BadParameter.__base__)
 
 app = typer.Typer(
     name="retclip",
@@ -107,7 +110,11 @@ def _hushed(quiet: bool) -> Iterator[None]:
 
 def _run(words: list[str]) -> int:
     try:
-        app(words, prog_name="retclip")
+        # Usage errors come as a box of text from Typer unless they are raised.
+        code = app(words, prog_name="retclip", standalone_mode="--json" not in words) or 0
+    except _UsageError as error:
+        print(error_text(_misuse(error), as_json=True), file=sys.stderr)
+        return USAGE
     except RetclipError as error:
         return _fail(error, words)
     except (MemoryError, RuntimeError) as error:
@@ -122,10 +129,15 @@ def _run(words: list[str]) -> int:
         return _fail(problem, words)
     except SystemExit as request:
         code = request.code if isinstance(request.code, int) else 0
-        if code == INTERRUPTED:
-            print("interrupted: what was written is kept; index commands go on from there", file=sys.stderr)
-        return code
-    return 0
+    if code == INTERRUPTED:
+        print("interrupted: what was written is kept; index commands go on from there", file=sys.stderr)
+    return code
+
+
+def _misuse(error: Any) -> InputError:
+    """A usage error in our own words; Typer's knows the command where it happened."""
+    command = error.ctx.command_path if error.ctx else "retclip"
+    return InputError("E120", error.format_message(), why=f"{command} does not take that.", fix=f"See {command} --help")
 
 
 def _fail(error: RetclipError, words: list[str]) -> int:

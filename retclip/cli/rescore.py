@@ -90,26 +90,26 @@ def rescore(
 
     speech = Speech(json, quiet)
     kept = KeptRun.open(out)
-    output = Output(out, _formats(kept, formats, speech), everything, dry_run)
+    output = Output(out, _formats(kept, formats), everything, dry_run)
     index = _open(kept, db, layers)
     refuse_other_space(index, kept.facts.space)
     preset = change_settings(kept.facts.preset, settings or [])
     refuse_other_networks(kept.facts.preset, preset)
     question = pose(index, _vocabulary(kept, index, classes), preset, kept.texts, kept.facts.head)
     rescorer = Rescorer(kept, question)
+    changes = _rescore_all(rescorer, output, speech)
+    if formats is None and "html" in kept.facts.formats:
+        speech.note("note: report.html still shows the labels of its own run.")
     if rescorer.names_only:
         speech.note(f"note: matched by their names only, no text tower was asked: {', '.join(rescorer.names_only[:8])}")
-    changes = _rescore_all(rescorer, output, speech)
     _report(changes, question.run, len(kept.records), speech)
 
 
-def _formats(kept: KeptRun, wanted: str | None, speech: Speech) -> tuple[str, ...]:
+def _formats(kept: KeptRun, wanted: str | None) -> tuple[str, ...]:
     from retclip.reports.outputs import FORMATS
 
     known = tuple(name for name in FORMATS if name != "html")
     if wanted is None:
-        if "html" in kept.facts.formats:
-            speech.note("note: report.html still shows the labels of its own run.")
         return tuple(name for name in kept.facts.formats if name in known)
     names = tuple(word.strip() for word in wanted.split(",") if word.strip())
     if unknown := sorted(set(names) - set(known)):

@@ -185,7 +185,7 @@ def test_delete_asks_first(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 
     for answer, changed in (("n\n", False), ("", False), ("y\n", True)):
         monkeypatch.setattr("sys.stdin", io.StringIO(answer))
-        outcome = run("db", "delete", "pets", "--label", "red", "--json")
+        outcome = run("db", "delete", "pets", "--label", "red")
         assert "Delete 4 of 12 segments" in outcome.err
         assert (outcome.code == 0) == changed
         assert run("db", "info", "pets", "--json").json["version"] == 2 + changed

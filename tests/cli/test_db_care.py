@@ -131,6 +131,24 @@ def test_erase_needs_one_thing_to_erase(home: Path, run: Run, words: tuple[str, 
     assert (outcome.code, outcome.error["code"]) == (3, code)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("delete", "pets", "--label", "red"),
+        ("gc", "pets", "--keep", "1"),
+        ("prune", "pets", "--disagreeing"),
+        ("erase", "pets", "--source", "folder"),
+    ],
+)
+def test_under_json_nobody_is_asked(home: Path, workshop: Path, run: Run, words: tuple[str, ...]) -> None:
+    mislabel(home, workshop)
+    outcome = run("db", *words, "--json")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert (outcome.error["code"], outcome.error["hint"]) == ("E120", "Add --yes.")
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert [entry["version"] for entry in run("db", "log", "pets", "--json").json] == [1, 2, 3]
+
+
 def mislabel(home: Path, workshop: Path) -> str:
     """Call one red thing blue; returns its id."""
     database = Database.open(path_of(home))

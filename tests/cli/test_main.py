@@ -83,6 +83,9 @@ def test_wrong_usage_leaves_with_two(words: list[str], home: Path, run: Any) -> 
     assert outcome.code == 2
     assert outcome.out == ""
     assert outcome.err
+    as_json = run(*words, "--json")
+    assert (as_json.code, as_json.out) == (2, "")
+    assert json.loads(as_json.err)["error"]["code"] == "E120"
 
 
 CASES: list[tuple[list[str], int, str]] = [
@@ -149,12 +152,15 @@ def test_running_out_of_memory_is_a_resource_error(monkeypatch: pytest.MonkeyPat
     assert outcome.error["code"] == "E402"
 
 
-def test_an_interrupt_leaves_with_130(monkeypatch: pytest.MonkeyPatch, run: Any, home: Path) -> None:
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_an_interrupt_leaves_with_130(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, run: Any, home: Path
+) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("retclip.shards.list_databases", interrupt)
-    outcome = run("db", "list")
+    outcome = run("db", "list", *words)
     assert outcome.code == 130
     assert "what was written is kept" in outcome.err
 

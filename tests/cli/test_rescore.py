@@ -111,3 +111,12 @@ def test_a_single_picture_has_no_index(home: Path, street: Path, run: Run, tmp_p
     assert run("db", "delete", "pets", "--label", "red", "--yes").code == 0
     assert run("rescore", tmp_path / "out", "--json").json["written"] == 1
     assert not (tmp_path / "out" / "panoptic.json").exists()
+
+
+def test_an_error_is_all_that_json_says_on_stderr(kept: Path, run: Run) -> None:
+    facts = json.loads((kept / "kept" / "run.json").read_text())
+    facts["formats"] = ["html"]
+    (kept / "kept" / "run.json").write_text(json.dumps(facts))
+    outcome = run("rescore", kept, "--db", "nothing", "--json")
+    assert (outcome.code, json.loads(outcome.err)["error"]["code"]) == (5, "E306")
+    assert "report.html still shows" in run("rescore", kept).err
