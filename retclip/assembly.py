@@ -42,10 +42,12 @@ DEFAULT_PRESET = "cpu"
 
 def open_index(reference: str, layering: Layering) -> AskedIndex:
     """What `--db` means: databases by name or path, several separated by commas, or one inside a vector engine."""
-    from retclip.adapters.vector_engines import is_engine, open_engine
+    from retclip.adapters.vector_engines import open_engine
+    from retclip.shards.catalog import is_engine
     from retclip.shards.layers import open_layers
 
-    return open_engine(reference) if is_engine(reference) else open_layers(reference, layering)
+    alone = is_engine(reference) and "," not in reference
+    return open_engine(reference) if alone else open_layers(reference, layering)
 
 
 def choose_preset(name_or_file: str | None, database: AskedIndex | None) -> Preset:

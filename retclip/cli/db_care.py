@@ -107,11 +107,14 @@ def copy(
     quiet: QuietOption = False,
 ) -> None:
     """Copy what a version holds, or some of its classes, into a new database without history."""
-    from retclip.shards import database_path, open_database
+    from retclip.shards import new_database_path, open_database
     from retclip.shards.copying import copy_database
 
     labels = [label.strip() for label in (classes or "").split(",") if label.strip()]
-    result = copy_database(open_database(source), database_path(target), labels, program())
+    if classes is not None and not labels:
+        fix = f"Leave --classes out for all, or see them with: retclip db classes {source}"
+        raise InputError("E121", "Class list problem in --classes.", why="It names no class.", fix=fix)
+    result = copy_database(open_database(source), new_database_path(target), labels, program())
     done(Speech(json, quiet), result, f"copied from {source}", len(result))
 
 
@@ -123,10 +126,10 @@ def merge(
     quiet: QuietOption = False,
 ) -> None:
     """Put two databases of one encoder together; classes that share a name or an alias become one."""
-    from retclip.shards import database_path, open_database
+    from retclip.shards import new_database_path, open_database
     from retclip.shards.copying import merge_databases
 
-    merged = merge_databases(open_database(first), open_database(second), database_path(out), program())
+    merged = merge_databases(open_database(first), open_database(second), new_database_path(out), program())
     speech = Speech(json, quiet)
     for conflict in merged.conflicts:
         speech.note(f"note: {conflict}")
@@ -152,7 +155,7 @@ def erase(
     json: JsonOption = False,
 ) -> None:
     """Erase an image or a source from all versions and caches, and prove that no file holds it; there is no undo."""
-    from retclip.shards.erasure import Selection
+    from retclip.shards.erasure import Selection, survey
     from retclip.shards.erasure import erase as erase_selection
 
     speech, path = Speech(json), newest_path(name)
@@ -164,7 +167,9 @@ def erase(
             fix=f"retclip db erase {name} --image photo.jpg",
         )
     selection = Selection("source", source) if source is not None else Selection("image_sha256", _digest(str(image)))
-    confirm(yes, f"Erase {selection.column} '{selection.value}' from every version of '{name}' for good?", speech)
+    segments, versions = survey(path, selection)
+    goes = f"{segments:,} segments, with versions {', '.join(map(str, versions)) or 'none'}"
+    confirm(yes, f"Erase {selection.column} '{selection.value}' from '{name}' for good ({goes})?", speech)
     proof = erase_selection(path, selection, program())
     rows = [
         ("segments erased", f"{proof.segments:,} of {proof.images:,} images"),

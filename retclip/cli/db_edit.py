@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,6 +47,8 @@ def delete(
         )
     with database.write("delete", program()) as transaction:
         count = transaction.delete(labels=label or (), segment_ids=read_ids(ids) if ids else (), source=source)
+        if not count and not label:
+            raise _nothing_named(database, ids, source)
         confirm(yes, f"Delete {count} of {len(database)} segments of '{database.name}'?", speech)
         note = f"deleted {count} segments" + tidied(transaction, count)
         result = transaction.commit(note)
@@ -69,7 +71,10 @@ def relabel(
         if ids is None:
             count = transaction.relabel(old, new)
         else:
-            count = transaction.relabel_segments(_ids_of_class(database, old, read_ids(ids)), new)
+            named = _ids_of_class(database, old, read_ids(ids))
+            if not named:
+                raise _nothing_named(database, ids, None, f" of '{old}'")
+            count = transaction.relabel_segments(named, new)
         tidy = tidied(transaction, count)
         result = transaction.commit(f"{old} -> {new}, {count} segments{tidy}")
     text = f"{count} segments of '{old}' are now '{new}'{tidy}"
@@ -159,6 +164,7 @@ def read_ids(path: Path) -> list[int]:
     """Segment ids of a file, one hexadecimal number a line. Raises InputError E124."""
     try:
         ids = [int(word, 16) for word in path.read_text(encoding="utf-8").split()]
+        require(bool(ids), "list", "a segment id at least", "an empty file")
         require(all(0 <= number < 1 << 64 for number in ids), "segment id", "at most 16 hexadecimal digits", "another")
         return ids
     except (OSError, ValueError) as error:
@@ -168,6 +174,20 @@ def read_ids(path: Path) -> list[int]:
             why=str(error),
             fix="One hexadecimal id a line, as segments.json and db search show them.",
         ) from error
+
+
+def _nothing_named(database: Database, ids: Path | None, source: str | None, of_class: str = "") -> DatabaseError:
+    """The error of a correction that would change nothing."""
+    reasons = [] if ids is None else [f"{ids} names no live segment{of_class}."]
+    if source is not None:
+        reasons.append(f"There is no source '{source}'; there are: {', '.join(database.sources) or 'none'}.")
+    return DatabaseError(
+        "E317",
+        f"Database '{database.name}' holds nothing of what was named.",
+        why="\n".join(reasons),
+        fix=f"Ids are shown by: retclip db search {database.name} --image PHOTO; sources by: retclip db info"
+        f" {database.name}",
+    )
 
 
 def _ids_of_class(database: Database, label: str, ids: list[int]) -> list[int]:
@@ -196,8 +216,8 @@ def confirm(yes: bool, question: str, speech: Speech) -> None:
         raise typer.Abort
 
 
-def done(speech: Speech, database: Database, text: str, changed: int | None = None) -> None:
-    """Say what a change did, and which version has it; `changed` is left out where nobody counted."""
+def done(speech: Speech, database: Database, text: str, changed: int | None = None, **more: Any) -> None:
+    """Say what a change did, and which version has it; `changed` is for what was counted, `more` for JSON."""
     counted = {} if changed is None else {"changed": changed}
-    facts = {"database": database.name, "version": database.version, **counted, "segments": len(database)}
+    facts = {"database": database.name, "version": database.version, **counted, "segments": len(database), **more}
     speech.data(facts, f"{database.name}: {text}; version {database.version}, {len(database):,} segments")

@@ -72,11 +72,11 @@ def import_database(
     quiet: QuietOption = False,
 ) -> None:
     """Make a database from an exported Parquet file; the content is the same, history and thumbnails do not travel."""
-    from retclip.shards import database_path
+    from retclip.shards import new_database_path
     from retclip.shards.parquet_exchange import import_parquet
 
     speech = Speech(json, quiet)
-    database, same = import_parquet(file, database_path(db), program())
+    database, same = import_parquet(file, new_database_path(db), program())
     if not same:
         speech.note(f"note: the content is not that of the exported version; {file.name} was changed in between")
     done(speech, database, f"imported from {file.name}", len(database))

@@ -16,7 +16,7 @@ from retclip.core.errors import InputError
 
 if TYPE_CHECKING:
     from retclip.shards.drift import Drift
-    from retclip.shards.health import Disagreement, Health
+    from retclip.shards.health import Disagreement, Duplicate, Health
 
 SampleOption = Annotated[int, typer.Option(min=1, help="Segments of each class that are asked about.")]
 _SHOWN = 10
@@ -73,11 +73,8 @@ def _document(found: Health, drift: Drift | None) -> dict[str, Any]:
             for item in found.classes
         ],
         "thin": [item.name for item in found.thin],
-        "disagreeing": [_disagreement(item) for item in found.disagreeing],
-        "duplicates": [
-            {**asdict(pair), "segment_id": f"{pair.segment_id:016x}", "other_id": f"{pair.other_id:016x}"}
-            for pair in found.duplicates
-        ],
+        "disagreeing": [_disagreement(found, item) for item in found.disagreeing],
+        "duplicates": [_duplicate(found, pair) for pair in found.duplicates],
         "drift": None if drift is None else asdict(drift),
     }
 
@@ -87,12 +84,22 @@ def _known(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def _disagreement(item: Disagreement) -> dict[str, Any]:
+def _disagreement(found: Health, item: Disagreement) -> dict[str, Any]:
     neighbours = [
-        {"segment_id": f"{segment_id:016x}", "label": label, "distance": distance}
+        {**_named(found, segment_id), "label": label, "distance": distance}
         for segment_id, label, distance in item.neighbours
     ]
-    return {**asdict(item), "segment_id": f"{item.segment_id:016x}", "neighbours": neighbours}
+    return {**asdict(item), **_named(found, item.segment_id), "neighbours": neighbours}
+
+
+def _duplicate(found: Health, pair: Duplicate) -> dict[str, Any]:
+    other = {f"other_{key.removeprefix('segment_')}": value for key, value in _named(found, pair.other_id).items()}
+    return {**asdict(pair), **_named(found, pair.segment_id), **other}
+
+
+def _named(found: Health, segment_id: int) -> dict[str, str]:
+    """A segment as users find it again."""
+    return {"segment_id": f"{segment_id:016x}", "image": found.pictures[segment_id]}
 
 
 def _summary(found: Health, drift: Drift | None) -> list[tuple[str, str]]:
@@ -139,17 +146,19 @@ def prune(
             "E120", "Nothing to prune.", why="Expected --disagreeing.", fix=f"retclip db prune {name} --disagreeing"
         )
     database = current_database(name)
-    found = examine(database, sample).disagreeing
+    health = examine(database, sample)
+    found = health.disagreeing
     speech = Speech(json, quiet)
     for item in () if json else found:
-        speech.note(f"{item.segment_id:016x}  {item.label}: {item.share:.0%} of its neighbours are '{item.other}'")
+        verdict = f"{item.label}: {item.share:.0%} of its neighbours are '{item.other}'"
+        speech.note(f"{item.segment_id:016x}  {verdict}  {health.pictures[item.segment_id]}")
     if found:
         confirm(yes, f"Delete {len(found)} of {len(database):,} segments of '{database.name}'?", speech)
     with database.write("prune", program()) as transaction:
         count = transaction.delete(segment_ids=[item.segment_id for item in found])
         note = f"deleted {count} segments that their neighbours contradict" + tidied(transaction, count)
         result = transaction.commit(note)
-    done(speech, result, note, count)
+    done(speech, result, note, count, deleted=[_disagreement(health, item) for item in found])
 
 
 def suggest(name: NameArgument, sample: SampleOption = 200, json: JsonOption = False) -> None:

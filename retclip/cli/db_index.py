@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retclip.cli.console import Speech, make_table
 from retclip.cli.db_edit import current_database, refuse_unknown_transform
 from retclip.cli.options import ClassesOption, JsonOption, NameArgument, QuietOption
+from retclip.core.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from retclip.shards import Database
 
 
 def register(app: typer.Typer) -> None:
@@ -48,14 +52,30 @@ def plan(
     json: JsonOption = False,
 ) -> None:
     """Tell how a question would be answered: by which backend, why, over how many rows, and whether that is exact."""
-    from retclip.query.matching import match_labels
     from retclip.shards import open_database
-    from retclip.vocabularies import load_vocabulary
 
-    database = open_database(name)
-    asked = None
-    if classes is not None:
-        asked = sorted(match_labels(load_vocabulary(classes), database.classes).column)
+    database, speech = open_database(name), Speech(json)
+    asked = None if classes is None else _stored(database, classes, speech)
     found = database.plan(queries, k, asked, per_class_k)
     document = {"database": database.name, "version": database.version, **asdict(found)}
-    Speech(json).data(document, make_table(("plan", "value"), [(key, str(value)) for key, value in document.items()]))
+    rows = [(key, "not measured" if value is None else str(value)) for key, value in document.items()]
+    speech.data(document, make_table(("plan", "value"), rows))
+
+
+def _stored(database: Database, classes: str, speech: Speech) -> list[int]:
+    """Ids of the asked classes that a database has; a note tells of others. Raises DatabaseError E309 for none."""
+    from retclip.query.matching import match_labels
+    from retclip.vocabularies import load_vocabulary
+
+    labels = match_labels(load_vocabulary(classes), database.classes)
+    missing = ", ".join(match.requested for match in labels.matches if match.method == "none")
+    if not labels.column:
+        raise DatabaseError(
+            "E309",
+            f"Database '{database.name}' has none of the asked classes.",
+            why=f"Asked were {missing}.",
+            fix=f"See what it has with: retclip db classes {database.name}",
+        )
+    if missing:
+        speech.note(f"note: not stored: {missing}")
+    return sorted(labels.column)

@@ -80,7 +80,7 @@ def build(
 ) -> None:
     """Build a database from a corpus, or add a corpus to one. Interrupted, it goes on where it stopped."""
     from retclip.assembly import choose_preset
-    from retclip.shards import Database, database_path
+    from retclip.shards import Database, database_path, new_database_path
     from retclip.vocabularies import load_vocabulary
 
     speech = Speech(json, quiet)
@@ -93,6 +93,8 @@ def build(
         return
     path = database_path(db or source)
     existing = Database.open(path) if path.exists() else None
+    if existing is None:
+        new_database_path(db or source)
     chosen = choose_preset(preset, existing)
     regions = choose_regions(corpus, chosen, use_masks=use_masks, use_boxes=use_boxes, speech=speech)
     refuse_unknown_classes(corpus, vocabulary)

@@ -59,11 +59,11 @@ def _explained(path: Path, error: OSError) -> RetclipError:
             "E401",
             f"The disk is full: {path} was not written.",
             why=str(error),
-            fix="Free some space or choose another folder with --out.",
+            fix="Free some space or choose another folder.",
         )
     return InputError(
         "E131",
         f"Cannot write to {path}.",
         why=str(error),
-        fix="Choose a folder that exists or can be made, and that you may write to, with --out.",
+        fix="Choose a folder that exists or can be made, and that you may write to.",
     )

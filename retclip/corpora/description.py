@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from retclip.core.vocabulary import Vocabulary, normalise_name
-from retclip.ports.corpora import Corpus, CorpusImage
+from retclip.ports.corpora import Corpus, CorpusClass, CorpusImage
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class CorpusDescription:
         labelled: those with at least one label that is present.
         captioned: those with at least one caption.
         classes: size of the corpus's class list.
-        images_by_class: pictures by name of class, most frequent first.
+        images_by_class: pictures by name of class that is wanted, most frequent first.
         absent: statements that a class is absent.
         unmapped: pictures by label that is in no class of the corpus or, where a vocabulary was given, of the latter.
-        samples: the first records.
+        samples: the first records, where a vocabulary was given of pictures with a class of it.
         warnings: sentences of the corpus, among them counts of missing files.
     """
 
@@ -51,8 +51,7 @@ def describe(corpus: Corpus, vocabulary: Vocabulary | None = None, limit: int = 
         vocabulary: classes that are wanted; labels that match none of their names count as unmapped.
         limit: number of sample records.
     """
-    classes = {known.raw: known for known in corpus.classes}
-    wanted = {normalise_name(name) for category in vocabulary or () for name in category.names}
+    classes = _wanted(corpus, vocabulary)
     by_class: Counter[str] = Counter()
     unmapped: Counter[str] = Counter()
     samples: list[dict[str, Any]] = []
@@ -64,17 +63,23 @@ def describe(corpus: Corpus, vocabulary: Vocabulary | None = None, limit: int = 
         captioned += bool(image.captions)
         absent += len(image.labels) - len(present)
         by_class.update({classes[name].name for name in present if name in classes})
-        for name in set(present):
-            known = classes.get(name)
-            names = {normalise_name(text) for text in (known.name, *known.aliases)} if known else set()
-            if not names or (vocabulary is not None and not names & wanted):
-                unmapped[name] += 1
-        if len(samples) < limit:
+        unmapped.update(set(present) - set(classes))
+        if len(samples) < limit and (vocabulary is None or not classes.keys().isdisjoint(present)):
             samples.append(_sample(image))
     return CorpusDescription(
-        corpus.name, images, labelled, captioned, len(classes), _ranked(by_class), absent, _ranked(unmapped),
+        corpus.name, images, labelled, captioned, len(corpus.classes), _ranked(by_class), absent, _ranked(unmapped),
         tuple(samples), tuple(corpus.warnings()),
     )  # fmt: skip
+
+
+def _wanted(corpus: Corpus, vocabulary: Vocabulary | None) -> dict[str, CorpusClass]:
+    """Classes that share a name with the vocabulary (None: all), by raw label."""
+    asked = {normalise_name(name) for category in vocabulary or () for name in category.names}
+    return {
+        known.raw: known
+        for known in corpus.classes
+        if vocabulary is None or asked & {normalise_name(name) for name in (known.name, *known.aliases)}
+    }
 
 
 def _ranked(counts: Counter[str]) -> dict[str, int]:

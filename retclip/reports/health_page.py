@@ -74,24 +74,25 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[Markup]]) -> Markup:
 def _disagreeing(health: Health, gallery: Gallery) -> Markup:
     return _table(
         ("Segment", "Neighbours say", "Nearest neighbours"),
-        [_disagreement(item, gallery) for item in health.disagreeing[:MAX_ROWS]],
+        [_disagreement(health, item, gallery) for item in health.disagreeing[:MAX_ROWS]],
     )
 
 
-def _disagreement(item: Disagreement, gallery: Gallery) -> list[Markup]:
-    nearest = [_picture(gallery, *neighbor) for neighbor in item.neighbours[:4]]
+def _disagreement(health: Health, item: Disagreement, gallery: Gallery) -> list[Markup]:
+    nearest = [_picture(health, gallery, *neighbor) for neighbor in item.neighbours[:4]]
     verdict = tag("td", tag("b", one_line(item.other)), f" {percent(item.share)}")
-    return [tag("td", _picture(gallery, item.segment_id, item.label)), verdict, tag("td", *nearest)]
+    return [tag("td", _picture(health, gallery, item.segment_id, item.label)), verdict, tag("td", *nearest)]
 
 
 def _duplicates(health: Health, gallery: Gallery) -> Markup:
-    return _table(("One", "Other", "Distance"), [_duplicate(pair, gallery) for pair in health.duplicates[:MAX_ROWS]])
+    rows = [_duplicate(health, pair, gallery) for pair in health.duplicates[:MAX_ROWS]]
+    return _table(("One", "Other", "Distance"), rows)
 
 
-def _duplicate(pair: Duplicate, gallery: Gallery) -> list[Markup]:
+def _duplicate(health: Health, pair: Duplicate, gallery: Gallery) -> list[Markup]:
     return [
-        tag("td", _picture(gallery, pair.segment_id, pair.label)),
-        tag("td", _picture(gallery, pair.other_id, pair.other_label)),
+        tag("td", _picture(health, gallery, pair.segment_id, pair.label)),
+        tag("td", _picture(health, gallery, pair.other_id, pair.other_label)),
         tag("td", f"{pair.distance:.5f}", class_="number"),
     ]
 
@@ -118,8 +119,9 @@ def _classes(classes: Sequence[ClassHealth]) -> Markup:
     return _table(("Class", "Segments", "Pictures", "Agreement", "Neighbours of other classes"), rows)
 
 
-def _picture(gallery: Gallery, segment_id: int, label: str, distance: float | None = None) -> Markup:
+def _picture(health: Health, gallery: Gallery, segment_id: int, label: str, distance: float | None = None) -> Markup:
     style = gallery.style_class(segment_id)
     word = one_line(label) + ("" if distance is None else f" {distance:.3f}")
     shown = tag("span", class_=f"thumb {style}" if style else "thumb", role="img", aria_label=word)
-    return tag("figure", shown, tag("figcaption", tag("div", word), tag("div", f"{segment_id:016x}")))
+    lines = (word, f"{segment_id:016x}", one_line(health.pictures[segment_id]))
+    return tag("figure", shown, tag("figcaption", *(tag("div", line) for line in lines)))

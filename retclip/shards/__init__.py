@@ -1,6 +1,13 @@
 """The segment database: immutable shards under versioned manifests (docs/database-format.md)."""
 
-from retclip.shards.catalog import database_path, home, list_databases, locate_database, open_database
+from retclip.shards.catalog import (
+    database_path,
+    home,
+    list_databases,
+    locate_database,
+    new_database_path,
+    open_database,
+)
 from retclip.shards.classes import StoredClass
 from retclip.shards.database import Database, VersionSummary
 from retclip.shards.ledger import Ledger, unfinished_jobs
@@ -19,6 +26,7 @@ __all__ = [
     "home",
     "list_databases",
     "locate_database",
+    "new_database_path",
     "open_database",
     "unfinished_jobs",
     "verify",

@@ -13,6 +13,7 @@ from retclip.shards.database import Database
 from retclip.shards.manifest import unreadable
 
 SUFFIX = ".retdb"
+ENGINES = ("lancedb", "qdrant")
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _VERSIONED = re.compile(r"(?P<place>.+)@(?P<version>[0-9]{1,12})", re.DOTALL)
@@ -30,18 +31,48 @@ def database_path(name_or_path: str) -> Path:
     A text with a path separator or the ending `.retdb` is a path; anything else is a name in `$RETCLIP_HOME/db`.
 
     Raises:
-        DatabaseError: E306 for a name with other characters than letters, digits, dot, dash and underscore.
+        DatabaseError: E306 for a name with other characters than letters, digits, dot, dash and underscore, and for a
+            vector engine.
     """
+    if is_engine(name_or_path):
+        raise DatabaseError(
+            "E306",
+            f"'{name_or_path}' is in a vector engine.",
+            why="This command needs a database of retclip's own; only segment asks engines.",
+            fix="Name the database that was exported; see what there is with: retclip db list",
+        )
     if os.sep in name_or_path or name_or_path.endswith(SUFFIX):
         return Path(name_or_path).expanduser()
     if not _NAME.fullmatch(name_or_path):
-        raise DatabaseError(
-            "E306",
-            f"'{name_or_path}' is not a database name.",
-            why="Names start with a letter or digit and have letters, digits, dot, dash and underscore, at most 100.",
-            fix=f"Use such a name, or a path that ends with {SUFFIX}.",
-        )
+        raise _no_name(name_or_path)
     return home() / "db" / (name_or_path + SUFFIX)
+
+
+def new_database_path(name_or_path: str) -> Path:
+    """`database_path` of a database that is to be made.
+
+    Raises:
+        DatabaseError: E306 as there, and for a path without the ending: its database could not be told from a name.
+    """
+    path = database_path(name_or_path)
+    if path.suffix != SUFFIX:
+        raise _no_name(name_or_path)
+    return path
+
+
+def is_engine(reference: str) -> bool:
+    """Whether a reference such as `lancedb:DIR` names a vector engine and not a database of ours."""
+    engine, colon, _ = reference.partition(":")
+    return bool(colon) and engine in ENGINES
+
+
+def _no_name(text: str) -> DatabaseError:
+    return DatabaseError(
+        "E306",
+        f"'{text}' is not a database name.",
+        why="Names start with a letter or digit and have letters, digits, dot, dash and underscore, at most 100.",
+        fix=f"Use such a name, or a path that ends with {SUFFIX}.",
+    )
 
 
 def locate_database(reference: str) -> tuple[Path, int | None]:

@@ -17,14 +17,14 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise DatabaseError E307 when there is something at the place of a new database."""
+def refuse_existing(path: Path, what: str = "database", remedy: str = "add to the database that is there") -> None:
+    """Raise DatabaseError E307 when there is something at the place of a new database, or of another new thing."""
     if path.exists() or path.is_symlink():
         raise DatabaseError(
             "E307",
             f"{path} already exists.",
-            why="A new database never replaces anything.",
-            fix="Choose another name, or add to the database that is there.",
+            why=f"A new {what} never replaces anything.",
+            fix=f"Choose another name, or {remedy}.",
         )
 
 

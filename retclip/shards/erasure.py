@@ -89,6 +89,16 @@ class Proof:
     bytes: int
 
 
+def survey(database: Path, selection: Selection) -> tuple[int, list[int]]:
+    """How many segments `erase` would erase, and which versions it would remove.
+
+    Raises:
+        DatabaseError: E317 when there is nothing of it, E316 while a manifest is damaged.
+    """
+    found = _find(database, selection)
+    return len(found.ids), _holding(whole_manifests(database), found)
+
+
 def erase(database: Path, selection: Selection, program: str) -> Proof:
     """Erase a selection from all versions and caches of a database, and prove it.
 
@@ -146,9 +156,14 @@ def _find(database: Path, selection: Selection) -> Erased:
             "E317",
             f"Database '{database.stem}' holds nothing of {selection.column} '{selection.value}'.",
             why="No shard of any version and no unfinished build has a segment of it.",
-            fix="See the sources with: retclip db info NAME; images are named by the SHA-256 of their file.",
+            fix=f"Sources are shown by: retclip db info {database.stem}; an image is its file's SHA-256.",
         )
     return found
+
+
+def _holding(manifests: list[Manifest], found: Erased) -> list[int]:
+    """Versions that name a shard with something of it."""
+    return [m.version for m in manifests if any(entry.id in found.shards for entry in m.shards)]
 
 
 def _forget_spills(database: Path, selection: Selection, ids: set[int]) -> int:
@@ -176,7 +191,7 @@ def _rewrite(database: Path, selection: Selection, found: Erased, program: str) 
 def _remove_versions(database: Path, found: Erased) -> tuple[int, ...]:
     """Remove the versions that name a shard with erased rows, and all that no version names; the lock is held."""
     manifests = whole_manifests(database)
-    doomed = [m.version for m in manifests if any(entry.id in found.shards for entry in m.shards)]
+    doomed = _holding(manifests, found)
     if doomed and doomed[-1] == manifests[-1].version:
         raise DatabaseError(
             "E305",

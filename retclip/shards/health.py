@@ -6,7 +6,7 @@ another label is mislabelled or unusual; two classes whose segments find each ot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -81,6 +81,7 @@ class Health:
         classes: one per class, in the order of the database.
         disagreeing: most certain first.
         duplicates: nearest first.
+        pictures: address (or image id) by segment id, of every segment that the two name.
         nearest: (n,) float32 distances of the asked segments to their nearest in another picture, where there is one.
         plan: how a question about all classes is answered; its recall is measured where the answer is not exact.
     """
@@ -93,6 +94,7 @@ class Health:
     classes: tuple[ClassHealth, ...]
     disagreeing: tuple[Disagreement, ...]
     duplicates: tuple[Duplicate, ...]
+    pictures: Mapping[int, str]
     nearest: npt.NDArray[np.float32]
     plan: Plan
 
@@ -120,6 +122,9 @@ def examine(database: Database, per_class: int = 200) -> Health:
     names = {item.id: item.name for item in database.classes}
     shares = neighbour_shares(answers, [item.id for item in database.classes])
     nearest = answers.distance[:, 0]
+    disagreeing, duplicates = _disagreements(answers, shares, names), _duplicates(answers, names)
+    named = {item.segment_id for item in disagreeing} | {found[0] for item in disagreeing for found in item.neighbours}
+    named |= {number for pair in duplicates for number in (pair.segment_id, pair.other_id)}
     return Health(
         database=f"{database.name}@{database.version}",
         transform=database.transform,
@@ -127,8 +132,9 @@ def examine(database: Database, per_class: int = 200) -> Health:
         asked=len(answers.class_id),
         judged=int(np.count_nonzero(is_judged(answers))),
         classes=tuple(_class_healths(database, answers, shares)),
-        disagreeing=tuple(_disagreements(answers, shares, names)),
-        duplicates=tuple(_duplicates(answers, names)),
+        disagreeing=tuple(disagreeing),
+        duplicates=tuple(duplicates),
+        pictures=_pictures(database, named),
         nearest=nearest[np.isfinite(nearest)],
         plan=_plan(database),
     )
@@ -139,6 +145,12 @@ def _plan(database: Database) -> Plan:
     places = [place[:2] for place in islice(database.iter_segments(), _QUERIES)]
     database.search(database.vectors(places), _NEAREST)
     return database.plan(len(places), _NEAREST)
+
+
+def _pictures(database: Database, segment_ids: Iterable[int]) -> dict[int, str]:
+    shards, rows = database.snapshot.locate(np.fromiter(segment_ids, np.uint64))
+    found = database.segments(list(zip(shards.tolist(), rows.tolist(), strict=True)))
+    return {segment.segment_id: segment.image_uri or segment.image_id for segment in found}
 
 
 def is_judged(answers: Answers) -> npt.NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from retclip.core.errors import DatabaseError, require
 from retclip.core.identity import FeatureSpace
 from retclip.core.segments import Neighbors, StoredSegment
 from retclip.core.threads import cached_property
-from retclip.shards.catalog import open_database
+from retclip.shards.catalog import is_engine, open_database
 from retclip.shards.class_union import ClassUnion
 from retclip.shards.classes import ClassEntry, ClassTable, StoredClass
 from retclip.shards.copying import refuse_other_space
@@ -142,10 +142,18 @@ def open_layers(reference: str, layering: Layering = "first") -> Database | Laye
     """The index that `--db` means: one database by name or path, or several separated by commas.
 
     Raises:
-        DatabaseError: those of `open_database`.
+        DatabaseError: those of `open_database`; E306 for a vector engine among several.
         FeatureSpaceMismatch: E301, vectors of two layers are not comparable.
     """
-    layers = [open_database(part.strip()) for part in reference.split(",")]
+    parts = [part.strip() for part in reference.split(",")]
+    if len(parts) > 1 and any(map(is_engine, parts)):
+        raise DatabaseError(
+            "E306",
+            "Vector engines cannot be layered with others.",
+            why=f"'{reference}' names several databases, and one of them is in an engine.",
+            fix="Ask the engine alone, or layer databases of retclip's own.",
+        )
+    layers = [open_database(part) for part in parts]
     return layers[0] if len(layers) == 1 else LayeredIndex(layers, layering)
 
 

@@ -29,15 +29,16 @@ def export_parquet(database: Database, target: Path) -> int:
         How many segments there are.
 
     Raises:
-        DatabaseError: E307 when `target` exists, E310 when it cannot be written.
+        DatabaseError: E307 when `target` exists, E310 when it or its folder cannot be made.
         ResourceError: E401 when there is no room.
     """
-    refuse_existing(target)
+    refuse_existing(target, "file", "remove it")
     facts = portable.facts_of(database)
     remove_abandoned(target.parent)
     staged = target.with_name(durable.STAGING_PREFIX + durable.new_id())
     try:
         with durable.explained(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
             _write(database, facts, staged)
             with staged.open("rb") as stream:
                 os.fsync(stream.fileno())

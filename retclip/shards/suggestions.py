@@ -42,10 +42,20 @@ def _suggestion(item: ClassHealth, typical_spread: float) -> Suggestion:
     wants: list[tuple[float, str, str]] = []
     if item.segments < FEW_EXEMPLARS:
         missing = FEW_EXEMPLARS - item.segments
-        wants.append((missing / FEW_EXEMPLARS, f"only {item.segments} exemplars", f"{missing} exemplars or more"))
+        wants.append(
+            (
+                missing / FEW_EXEMPLARS,
+                f"only {_count(item.segments, 'exemplar')}",
+                f"{_count(missing, 'exemplar')} or more",
+            )
+        )
     if item.images < FEW_IMAGES and item.segments > item.images:
         wants.append(
-            (1 - item.images / FEW_IMAGES, f"all from {item.images} pictures", "exemplars from other pictures")
+            (
+                1 - item.images / FEW_IMAGES,
+                f"all from {_count(item.images, 'picture')}",
+                "exemplars from other pictures",
+            )
         )
     for other, share in item.confused_with.items():
         if share > CONFUSED:
@@ -60,3 +70,7 @@ def _suggestion(item: ClassHealth, typical_spread: float) -> Suggestion:
         tuple(reason for _, reason, _ in wants),
         tuple(addition for _, _, addition in wants),
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -166,13 +166,20 @@ def test_delete_by_ids_and_source(home: Path, workshop: Path, run: Run, tmp_path
     (tmp_path / "ids.txt").write_text("\n".join(hit["segment_id"] for hit in hits))
     assert run("db", "delete", "pets", "--ids", tmp_path / "ids.txt", "--yes", "--json").json["changed"] == 2
     (tmp_path / "unknown.txt").write_text("00000000000000ff\n")
-    nothing = run("db", "delete", "pets", "--ids", tmp_path / "unknown.txt", "--yes", "--json").json
-    assert (nothing["changed"], nothing["version"]) == (0, 3)
+    for words in (
+        ["delete", "pets", "--yes", "--ids", tmp_path / "unknown.txt"],
+        ["delete", "pets", "--yes", "--source", "nosuch"],
+        ["relabel", "pets", "red", "rose", "--ids", tmp_path / "unknown.txt"],
+    ):
+        nothing = run("db", *words, "--json")
+        assert (nothing.code, nothing.error["code"]) == (5, "E317")
+    assert "there are: folder" in run("db", "delete", "pets", "--source", "nosuch", "--yes").err
+    assert run("db", "info", "pets", "--json").json["version"] == 3
     rest = run("db", "delete", "pets", "--source", "folder", "--yes", "--json").json
     assert (rest["changed"], rest["segments"]) == (10, 0)
 
 
-@pytest.mark.parametrize("text", ["red", "-5", "0x", "1" * 17, "\udcff"])
+@pytest.mark.parametrize("text", ["", "red", "-5", "0x", "1" * 17, "\udcff"])
 def test_lists_that_hold_no_ids_are_refused(home: Path, run: Run, tmp_path: Path, text: str) -> None:
     (tmp_path / "ids.txt").write_bytes(text.encode(errors="surrogateescape"))
     for words in (["delete", "pets", "--yes"], ["relabel", "pets", "red", "rose"]):

@@ -149,6 +149,33 @@ def test_under_json_nobody_is_asked(home: Path, workshop: Path, run: Run, words:
     assert [entry["version"] for entry in run("db", "log", "pets", "--json").json] == [1, 2, 3]
 
 
+def test_erase_says_what_goes_before_it_asks(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    refused = run("db", "erase", "pets", "--source", "folder")
+    assert refused.code == 1
+    assert "12 segments, with versions 2" in refused.err
+    nothing = run("db", "erase", "pets", "--source", "nosuch")
+    assert (nothing.code, "E317" in nothing.err, "for good" in nothing.err) == (5, True, False)
+
+
+@pytest.mark.parametrize("target", ["a/b", "../evil", "a/.retdb"])
+def test_new_databases_end_with_retdb_or_have_a_name(home: Path, run: Run, tmp_path: Path, target: str) -> None:
+    for words in (("copy", "pets", target), ("merge", "pets", "pets", "--out", target)):
+        refused = run("db", *words, "--json")
+        assert (refused.code, refused.error["code"]) == (5, "E306")
+        assert "ends with .retdb" in refused.error["hint"]
+    assert not (tmp_path / target).exists()
+
+
+@pytest.mark.parametrize("classes", ["", " , "])
+def test_a_copy_of_no_class_is_refused(home: Path, run: Run, classes: str) -> None:
+    refused = run("db", "copy", "pets", "none", "--classes", classes, "--json")
+    assert (refused.code, refused.error["code"]) == (3, "E121")
+    assert not path_of(home, "none").exists()
+
+
 def mislabel(home: Path, workshop: Path) -> str:
     """Call one red thing blue; returns its id."""
     database = Database.open(path_of(home))
@@ -164,10 +191,14 @@ def test_health_finds_a_wrong_label_and_shows_it(home: Path, workshop: Path, run
     found = run("db", "health", "pets", "--html", tmp_path / "health.html", "--json").json
     assert [item["segment_id"] for item in found["disagreeing"]] == [wrong]
     assert (found["disagreeing"][0]["label"], found["disagreeing"][0]["other"]) == ("blue", "red")
+    photos = {str(workshop / "photos" / colour / f"{n}.png") for colour in ("red", "green", "blue") for n in range(4)}
+    assert found["disagreeing"][0]["image"] in photos
+    assert {neighbour["image"] for neighbour in found["disagreeing"][0]["neighbours"]} <= photos
     assert found["recall"]["value"] == 1.0
     assert found["drift"] is None
     page = (tmp_path / "health.html").read_text()
     assert wrong in page
+    assert found["disagreeing"][0]["image"] in page
     assert page.count("background-image:url(data:image/jpeg") >= 4
     assert "Content-Security-Policy" in page
     assert "<script" not in page
@@ -182,9 +213,12 @@ def test_prune_shows_asks_and_deletes(home: Path, workshop: Path, run: Run, monk
     refused = run("db", "prune", "pets", "--disagreeing")
     assert refused.code == 1
     assert wrong in refused.err
+    assert str(workshop / "photos" / "red") in refused.err
     assert run("db", "info", "pets", "--json").json["segments"] == 12
     done = run("db", "prune", "pets", "--disagreeing", "--yes", "--json").json
     assert (done["changed"], done["segments"]) == (1, 11)
+    assert [item["segment_id"] for item in done["deleted"]] == [wrong]
+    assert done["deleted"][0]["image"].startswith(str(workshop / "photos" / "red"))
     assert run("db", "prune", "pets", "--disagreeing", "--yes", "--json").json["changed"] == 0
     assert run("db", "prune", "pets", "--json").error["code"] == "E120"
 

@@ -32,6 +32,22 @@ def test_parquet_and_back(home: Path, run: Run, tmp_path: Path) -> None:
     assert not (home / "db" / "third.retdb").exists()
 
 
+def test_an_export_makes_its_folder_and_replaces_no_file(home: Path, run: Run, tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "er" / "pets.parquet"
+    assert run("db", "export", "pets", target).code == 0
+    taken = run("db", "export", "pets", target, "--json")
+    assert (taken.code, taken.error["code"]) == (5, "E307")
+    assert taken.error["hint"] == "Choose another name, or remove it."
+    refused = run("db", "import", target, "--db", "a/b", "--json")
+    assert (refused.code, refused.error["code"]) == (5, "E306")
+
+
+def test_engines_are_not_layered(home: Path, run: Run) -> None:
+    for reference in ("lancedb:D#n,pets", "pets,lancedb:D#n"):
+        refused = run("segment", __file__, "--db", reference, "--json")
+        assert (refused.code, refused.error["message"]) == (5, "Vector engines cannot be layered with others.")
+
+
 def test_wrong_words_are_refused(home: Path, run: Run, tmp_path: Path) -> None:
     unknown = run("db", "export", "pets", tmp_path / "x", "--to", "milvus", "--json")
     assert (unknown.code, unknown.error["code"]) == (3, "E120")

@@ -16,6 +16,11 @@ def test_a_small_database_is_scanned_whole_or_by_class(home: Path, run: Run) -> 
     some = run("db", "plan", "pets", "--classes", "red,zebra", "--json").json
     assert some["rows_scanned"] == 4
     assert "4 of 12 rows" in some["reason"]
+    told = run("db", "plan", "pets", "--classes", "red,zebra")
+    assert "not measured" in told.out
+    assert told.err.strip() == "note: not stored: zebra"
+    unknown = run("db", "plan", "pets", "--classes", "zebra", "--json")
+    assert (unknown.code, unknown.error["code"]) == (5, "E309")
 
 
 def test_an_index_is_built_once_and_changes_no_answer(home: Path, street: Path, run: Run) -> None:

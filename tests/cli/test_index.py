@@ -87,6 +87,10 @@ def test_a_dry_run_loads_and_writes_nothing(home: Path, workshop: Path, run: Run
     assert [path.name for path in (home / "db").iterdir()] == ["pets.retdb"]
     table = run("index", "build", "--source", "folder", "--root", workshop / "photos", "--dry-run")
     assert "12" in table.out
+    words = ["index", "build", "--source", "folder", "--root", workshop / "photos", "--classes", "red", "--dry-run"]
+    asked = run(*words, "--json").json
+    assert (asked["images_by_class"], asked["unmapped"]) == ({"red": 4}, {"blue": 4, "green": 4})
+    assert {tuple(sample["labels"]) for sample in asked["samples"]} == {("red",)}
 
 
 def test_without_a_detector_regions_must_be_annotated(home: Path, photos_table: Path, preset: Path, run: Run) -> None:

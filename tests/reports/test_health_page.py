@@ -21,6 +21,7 @@ def health(disagreeing: int) -> Health:
         database="pets@2", transform="none", segments=10, asked=9, judged=8,
         classes=(ClassHealth(EVIL, 5, 2, 0.1, float("nan"), {"cat & dog": 0.5}),),
         disagreeing=(one,) * disagreeing, duplicates=(Duplicate(1, "a", 2, "b", 0.0005),),
+        pictures={1: "one.jpg", 2: "two.jpg", 7: "a/<b>.jpg", 8: "eight.jpg"},
         nearest=np.zeros(3, np.float32), plan=Plan("ivf", "many rows", 10, exact=False, recall=0.987),
     )  # fmt: skip
 
@@ -45,6 +46,10 @@ def test_everything_is_shown_and_escaped(tmp_path: Path) -> None:
         "not judged",
         "search: 0.987",
         "many rows",
+        "one.jpg",
+        "two.jpg",
+        "a/&lt;b&gt;.jpg",
+        "eight.jpg",
     ):
         assert word in text
 

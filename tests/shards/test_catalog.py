@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from retclip.core.errors import DatabaseError
-from retclip.shards import Database, database_path, home, list_databases, locate_database, open_database
+from retclip.shards import (
+    Database,
+    database_path,
+    home,
+    list_databases,
+    locate_database,
+    new_database_path,
+    open_database,
+)
+from retclip.shards.catalog import is_engine
 
 
 @pytest.fixture
@@ -88,3 +97,23 @@ def test_a_folder_of_databases_that_may_not_be_read_is_explained(shelf, monkeypa
 def test_names_are_not_paths(shelf, name):
     with pytest.raises(DatabaseError, match="E306"):
         database_path(name)
+
+
+def test_a_new_database_is_found_again(shelf, tmp_path):
+    assert new_database_path("fresh") == shelf / "fresh.retdb"
+    assert new_database_path(str(tmp_path / "fresh.retdb")) == tmp_path / "fresh.retdb"
+    for place in ("a/b", "../evil", "a/.retdb", "a/b.retdb/c"):
+        with pytest.raises(DatabaseError, match=r"E306(.|\n)*ends with \.retdb"):
+            new_database_path(place)
+
+
+@pytest.mark.parametrize("reference", ["lancedb:folder", "qdrant:http://localhost:6333#pets"])
+def test_engines_are_no_databases_of_ours(shelf, reference):
+    assert is_engine(reference)
+    with pytest.raises(DatabaseError, match=r"E306(.|\n)*a database of retclip's own"):
+        open_database(reference)
+
+
+@pytest.mark.parametrize("name", ["pets@3", "qdrant", "milvus:x"])
+def test_other_names_are_no_engines(name):
+    assert not is_engine(name)

@@ -125,9 +125,13 @@ def test_suggestions_name_reason_and_remedy_most_urgent_first():
         ClassHealth("copies", 30, 10, 0.01, 1.0, {}),
         ClassHealth("sofa", 8, 8, 0.2, 0.5, {"couch": 0.5}),
         ClassHealth("alone", 1, 1, float("nan"), float("nan"), {}),
+        ClassHealth("nine", 9, 1, 0.2, 1.0, {}),
     ]
     found = {item.name: item for item in suggest(classes)}
-    assert list(found) == ["copies", "alone", "rare", "sofa", "album"]
+    assert list(found) == ["copies", "alone", "nine", "rare", "sofa", "album"]
+    assert found["alone"].reasons == ("only 1 exemplar",)
+    assert found["nine"].reasons == ("only 9 exemplars", "all from 1 picture")
+    assert found["nine"].additions[0] == "1 exemplar or more"
     assert found["rare"].additions == ("8 exemplars or more",)
     assert found["album"].additions == ("exemplars from other pictures",)
     assert found["copies"].additions == ("other views, sizes and light",)

@@ -122,6 +122,9 @@ def test_layers_open_by_name_and_offer_what_a_database_offers(make, tmp_path, mo
         layered.search(np.ones((1, 8), np.float32), 1, classes=[99])
     with pytest.raises(DatabaseError, match="E306"):
         open_layers("mine,nothing")
+    for reference in ("lancedb:D#n,mine", "mine,qdrant:D"):
+        with pytest.raises(DatabaseError, match="E306 Vector engines cannot be layered"):
+            open_layers(reference)
 
 
 def test_layers_of_different_encoders_are_refused(make, tmp_path):

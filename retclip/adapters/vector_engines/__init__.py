@@ -12,13 +12,7 @@ if TYPE_CHECKING:
     from retclip.adapters.vector_engines.index import EngineIndex
     from retclip.shards import Database
 
-ENGINES = ("lancedb", "qdrant")
 _LIBRARIES = {"lancedb": "lancedb", "qdrant": "qdrant_client"}
-
-
-def is_engine(reference: str) -> bool:
-    """Whether a reference such as `lancedb:DIR` names an engine and not a database of ours."""
-    return reference.partition(":")[0] in ENGINES and ":" in reference
 
 
 def open_engine(reference: str, exact: bool = True) -> EngineIndex:
@@ -49,7 +43,7 @@ def export_to_engine(database: Database, engine: str, target: str, transform: st
 
     Args:
         database: what to copy.
-        engine: one of `ENGINES`.
+        engine: `lancedb` or `qdrant`.
         target: folder or address, with `#NAME` for another name.
         transform: key transform that is applied to the vectors for good; None takes the database's.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retclip.adapters.vector_engines import export_to_engine, is_engine, open_engine
+from retclip.adapters.vector_engines import export_to_engine, open_engine
 from retclip.core.errors import DatabaseError, InputError
 from retclip.core.identity import FeatureSpace
 from retclip.core.segments import StoredSegment
@@ -49,13 +49,6 @@ def make(path: Path, rows: int, spread: float = 1.0) -> Database:
             centres[np.arange(rows) % 10] + spread * rng.normal(size=(rows, DIM)),
         )
         return transaction.commit()
-
-
-def test_references() -> None:
-    assert is_engine("lancedb:folder")
-    assert is_engine("qdrant:http://localhost:6333#pets")
-    assert not is_engine("pets@3")
-    assert not is_engine("qdrant")
 
 
 def test_one_place_holds_several_databases_by_name(engine: str, tmp_path: Path) -> None:
