@@ -218,9 +218,9 @@ def test_relabel_renames_merges_and_moves(home: Path, workshop: Path, run: Run, 
 
 def test_relabel_that_changes_nothing_makes_no_version(home: Path, run: Run, tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("1")
-    for words in (["red", "red"], ["red", "blue", "--ids", tmp_path / "ids.txt"]):
-        assert "no segment of 'red'" in run("db", "relabel", "pets", *words).out
-        assert run("db", "info", "pets", "--json").json["version"] == 2
+    assert "no segment of 'red'" in run("db", "relabel", "pets", "red", "red").out
+    assert run("db", "relabel", "pets", "red", "blue", "--ids", tmp_path / "ids.txt", "--json").error["code"] == "E317"
+    assert run("db", "info", "pets", "--json").json["version"] == 2
 
 
 def test_undo_of_nothing_is_refused(workshop: Path, home: Path, run: Run) -> None:
