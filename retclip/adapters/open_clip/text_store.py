@@ -48,7 +48,8 @@ class TextStore:
             return _decoded(self._path)
         except FileNotFoundError:
             return {}
-        except (OSError, SafetensorError, ValueError) as error:
+        except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+            # RuntimeError: safetensors opens a file twice, and another process replaced it in between.
             _log.warning("%s is not usable and will be replaced: %s", self._path, error)
             return {}
 

@@ -83,6 +83,16 @@ def test_a_giant_file_is_not_even_opened(store, monkeypatch):
     assert store.read() == {}
 
 
+def test_a_file_that_is_replaced_while_it_is_opened_counts_as_empty(store, monkeypatch):
+    store.add(ROWS)
+
+    def smaller(*_):
+        raise RuntimeError("size <304> is smaller than the required mapping size <328>")
+
+    monkeypatch.setattr(module, "safe_open", smaller)
+    assert store.read() == {}
+
+
 def test_a_crash_before_the_rename_leaves_the_old_rows_and_no_litter(store, monkeypatch):
     store.add(ROWS)
     monkeypatch.setattr(type(store._path), "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
