@@ -73,13 +73,17 @@ def test_nobody_waits_for_the_value_of_another_object() -> None:
     assert not waited
 
 
+class Together:
+    barrier = threading.Barrier(4)
+
+    @cached_property
+    def value(self) -> list[int]:
+        self.barrier.wait(60)  # four threads compute before one has a value
+        return []
+
+
 def test_all_threads_get_the_same_object() -> None:
-    leave = threading.Event()
-    slow, found = Slow(leave), []
-    threads = [threading.Thread(target=lambda: found.append(slow.value)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    leave.set()
-    for thread in threads:
-        thread.join()
+    together = Together()
+    with Threads(4) as threads:
+        found = list(threads.map(lambda _: together.value, range(4)))
     assert len({id(value) for value in found}) == 1
