@@ -167,9 +167,10 @@ def erase(
             fix=f"retclip db erase {name} --image photo.jpg",
         )
     selection = Selection("source", source) if source is not None else Selection("image_sha256", _digest(str(image)))
-    segments, versions = survey(path, selection)
-    goes = f"{segments:,} segments, with versions {', '.join(map(str, versions)) or 'none'}"
-    confirm(yes, f"Erase {selection.column} '{selection.value}' from '{name}' for good ({goes})?", speech)
+    if not yes:
+        segments, versions = survey(path, selection)
+        goes = f"{segments:,} segments, with versions {', '.join(map(str, versions)) or 'none'}"
+        confirm(yes, f"Erase {selection.column} '{selection.value}' from '{name}' for good ({goes})?", speech)
     proof = erase_selection(path, selection, program())
     rows = [
         ("segments erased", f"{proof.segments:,} of {proof.images:,} images"),

@@ -93,10 +93,11 @@ def survey(database: Path, selection: Selection) -> tuple[int, list[int]]:
     """How many segments `erase` would erase, and which versions it would remove.
 
     Raises:
-        DatabaseError: E317 when there is nothing of it, E316 while a manifest is damaged.
+        DatabaseError: E317 when there is nothing of it, E316 while a manifest is damaged, E304 while somebody writes.
     """
-    found = _find(database, selection)
-    return len(found.ids), _holding(whole_manifests(database), found)
+    with writer_lock(database, "erase"):
+        found = _find(database, selection)
+        return len(found.ids), _holding(whole_manifests(database), found)
 
 
 def erase(database: Path, selection: Selection, program: str) -> Proof:

@@ -68,8 +68,7 @@ def collect(database: Path, keep: int, *, dry_run: bool = False) -> Collected:
             for path in left:
                 durable.remove(path)
         removed = remove_versions(database, manifests, [m.version for m in manifests[:-keep]], dry_run=dry_run)
-        going = {m.version for m in manifests} & set(removed.versions)
-        stale, stale_bytes = _stale_thumbnails(database, [m for m in manifests if m.version not in going])
+        stale, stale_bytes = _stale_thumbnails(database, [m for m in manifests if m.version not in removed.versions])
         if len(stale) and not dry_run:
             forget_thumbnails(database, stale)
     names = tuple(str(path.relative_to(database.parent)) for path in left)
@@ -79,13 +78,17 @@ def collect(database: Path, keep: int, *, dry_run: bool = False) -> Collected:
 def _stale_thumbnails(database: Path, kept: Sequence[Manifest]) -> tuple[list[int], int]:
     """Segment ids of pictures that no kept version needs, and about how many bytes they take; none while they are few.
 
-    Nor while a build is unfinished: it stores pictures before the version that holds their segments.
+    Nor while a build is unfinished, which stores pictures before the version that holds their segments, or while a
+    shard is damaged, whose segments are not known.
     """
     pictures = thumbnail_ids(database)
     if not len(pictures) or job_folders(database):
         return [], 0
     entries = {entry.id: (entry, manifest.space.dim) for manifest in kept for entry in manifest.shards}
-    held = [ShardReader(database / "shards" / name, *facts).row_ids for name, facts in entries.items()]
+    try:
+        held = [ShardReader(database / "shards" / name, *facts).row_ids for name, facts in entries.items()]
+    except DatabaseError:
+        return [], 0
     stale = np.setdiff1d(pictures, np.concatenate([np.zeros(0, np.uint64), *held]))
     if len(stale) < _STALE_SHARE * len(pictures):
         return [], 0
