@@ -12,7 +12,8 @@ T = TypeVar("T")
 class Threads(ThreadPoolExecutor):
     """A pool that works on the spot where no thread can be started any more.
 
-    When the main thread ends, Python lets the others finish but refuses them new threads.
+    When the main thread ends, Python lets the others finish but refuses them new threads. A system without more threads
+    refuses them after the pool has noted the call, so what is submitted may run twice, and must be the same again.
     """
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:

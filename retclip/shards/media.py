@@ -81,7 +81,8 @@ def write_thumbnails(database: Path, thumbnails: Mapping[int, bytes], *, overwri
         try:
             _write(folder, thumbnails, overwrite=overwrite)
         except lmdb.Error as error:
-            _refuse_system_error(folder, error)
+            if refused := _refusal(folder, error):
+                raise refused from error
             _log.warning("The thumbnail cache %s is damaged and is started again: %s", folder, error)
             durable.remove(folder)
             _write(folder, thumbnails)
@@ -107,9 +108,9 @@ def forget_thumbnails(database: Path, segment_ids: Collection[int]) -> int:
             _log.warning("The thumbnail cache %s is damaged and is thrown away: %s", folder, error)
         except (lmdb.Error, OSError) as error:
             durable.remove(staged)
-            if isinstance(error, lmdb.Error):
-                _refuse_system_error(database, error)
-            raise
+            if isinstance(error, OSError):
+                raise
+            raise _refusal(database, error) or OSError(errno.EIO, str(error)) from error
         folder.rename(old)
         if staged.is_dir():
             _give_name(staged, folder)
@@ -158,15 +159,13 @@ def _stored_batches(folder: Path) -> Iterator[dict[int, bytes]]:
     yield batch
 
 
-def _refuse_system_error(folder: Path, error: lmdb.Error) -> None:
-    """Raise OSError where the system refused to write: nothing is damaged then. LMDB hands on the text alone."""
-    if isinstance(error, lmdb.DiskError):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+def _refusal(folder: Path, error: lmdb.Error) -> OSError | None:
+    """What the system said when it refused to write, of which LMDB hands on the text alone; nothing is damaged then."""
     number = next((n for n in (*durable.NO_SPACE, errno.EIO) if os.strerror(n) in str(error)), None)
-    if number == errno.EIO and shutil.disk_usage(folder).free < _LITTLE_BYTES:
-        number = errno.ENOSPC  # a write that was cut short, which is all that LMDB saw of a full disk
-    if number:
-        raise OSError(number, os.strerror(number)) from error
+    cut_short = number == errno.EIO and shutil.disk_usage(folder).free < _LITTLE_BYTES
+    if cut_short or isinstance(error, lmdb.DiskError):
+        number = errno.ENOSPC
+    return OSError(number, os.strerror(number)) if number else None
 
 
 def _write(folder: Path, thumbnails: Mapping[int, bytes], *, overwrite: bool = True) -> None:

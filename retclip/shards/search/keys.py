@@ -6,7 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from threading import Lock, RLock
 from weakref import WeakSet, finalize
@@ -50,7 +50,7 @@ def read_keys(scope: Scope, transform: KeyTransform, kernel: Kernel, passing: bo
     """Blocks of all keys of a scope, read from the disk.
 
     `passing`: a block is not looked at any more when the next is asked for, which then takes its memory: to touch fresh
-    memory takes several times as long as to make keys.
+    memory takes longer than to make keys.
     """
     width = transform.width(scope.snapshot.dim)
     room = torch.empty(0)
@@ -60,19 +60,17 @@ def read_keys(scope: Scope, transform: KeyTransform, kernel: Kernel, passing: bo
             if not passing or begin == 0:
                 room = torch.empty((len(positions), width), dtype=kernel.dtype, device=kernel.device)
             keys = room[: len(positions)]
-
-            def read(start: int, positions: Rows = positions, keys: torch.Tensor = keys) -> float:
-                vectors = scope.vectors_at(positions[start : start + _STEP_ROWS])
-                return _fill(keys[start : start + _STEP_ROWS], vectors, transform, kernel)
-
-            loss = max(threads.map(read, range(0, len(positions), _STEP_ROWS)))
+            steps = [slice(start, start + _STEP_ROWS) for start in range(0, len(positions), _STEP_ROWS)]
+            fill = partial(_fill, scope, transform, kernel)
+            loss = max(threads.map(fill, [positions[step] for step in steps], [keys[step] for step in steps]))
             classes = scope.classes_at(positions)
             ordinal = np.cumsum(np.diff(classes, prepend=classes[:1]) != 0)
             yield KeyBlock(begin, keys, loss, ordinal)
 
 
-def _fill(keys: torch.Tensor, vectors: npt.NDArray[np.float16], transform: KeyTransform, kernel: Kernel) -> float:
-    """Write keys of stored vectors; returns the largest length of what is missing."""
+def _fill(scope: Scope, transform: KeyTransform, kernel: Kernel, positions: Rows, keys: torch.Tensor) -> float:
+    """Write the keys of some positions; returns the largest length of what is missing."""
+    vectors = scope.vectors_at(positions)
     if kernel.is_numpy:
         return quick_keys(vectors, transform, keys.numpy())
     quick = np.empty(keys.shape, np.float32)
