@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count as counting
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +71,13 @@ class Question:
     Attributes:
         share: of the rows that is asked, about.
         classes: ascending class numbers.
-        queries: (M, D) float32.
+        labels: (M,) class number of each query; queries: (M, D) float32.
         known: (M,) whether the class of a query is in the vocabulary.
     """
 
     share: float
     classes: Rows
+    labels: Rows
     queries: npt.NDArray[np.float32]
     known: npt.NDArray[np.bool_]
 
@@ -88,7 +91,13 @@ class Question:
         others = np.setdiff1d(np.arange(CLASSES), classes)
         known = np.arange(count) < (count // 2 if len(others) else count)
         labels = np.where(known, rng.choice(classes, count), rng.choice(others if len(others) else classes, count))
-        return cls(share, classes, queries(Source.make(), labels), known)
+        return cls(share, classes, labels, queries(Source.make(), labels), known)
+
+    def others(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Ever new queries (M, D) of the same classes."""
+        source = Source.make()
+        for turn in counting(1):
+            yield queries(source, self.labels, turn)
 
 
 def recall(found: Rows, truth: Rows, score: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -40,6 +40,8 @@ def points(files: list[Path]) -> Iterator[Point]:
         for question in found["questions"]:
             rows, share = found["machine"]["rows"], question["share"]
             yield Point("retclip", rows, share, question["ours_ms"]["median"])
+            if "indexed" in question and finds_enough(question["indexed"]):
+                yield Point("retclip, indexed", rows, share, question["indexed_ms"]["median"])
             yield Point("retclip, four of a class", rows, share, question["ours_per_class_ms"]["median"])
             yield Point("bare product of the asked rows", rows, share, question["floor_ms"]["median"])
             best: dict[str, float] = {}

@@ -69,9 +69,9 @@ def batches(source: Source, rows: int) -> Iterator[tuple[npt.NDArray[np.int64], 
         yield part, source.draw(part, number)
 
 
-def queries(source: Source, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """One query of each label, from a stream that no row was drawn from."""
-    return source.draw(labels, 1 << 40)
+def queries(source: Source, labels: npt.NDArray[np.int64], turn: int = 0) -> npt.NDArray[np.float32]:
+    """One query of each label, from a stream that no row was drawn from; other turns draw others."""
+    return source.draw(labels, (1 << 40) + turn)
 
 
 def space() -> FeatureSpace:

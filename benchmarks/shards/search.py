@@ -3,8 +3,8 @@
     pip install -r benchmarks/shards/requirements.txt
     python benchmarks/shards/search.py --rows 100000 --work /tmp/shards --out benchmarks/shards/search_100k.json
 
-Ours and a peer take turns, rep by rep, so that a noisy moment hits both. One peer is in memory at a time. A file that
-is there already is added to: shares and peers can be measured one after another.
+Ours, exact and through an index, and a peer take turns, rep by rep, so that a noisy moment hits all. One peer is in
+memory at a time. A file that is there already is added to: shares and peers can be measured one after another.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 import torch
 from corpus import Corpus, Question, Rows, judge
 from data import build
 from peers import contestants
 
 from retclip.shards import Database
+from retclip.shards.search import Request, Searcher, write_indexes
 from retclip.shards.search.kernels import fastest_cpu_kernel
+from retclip.shards.search.planner import BackendName
 
 K, SHARES, PER_CLASS = 32, (0.01, 0.1, 0.5, 1.0), 4
 SLOW_SECONDS = 15.0  # a peer that takes longer for its reps is not asked again
@@ -58,9 +61,11 @@ def main() -> None:
     faiss.cvar.distance_compute_blas_threshold = 1  # below it 1.15 takes a slow path for 100 queries
     args.work.mkdir(parents=True, exist_ok=True)
     database = build(args.work / f"synthetic-{args.rows}.retdb", args.rows)
+    begun = time.perf_counter()
+    print(write_indexes(database, "none"), f"in {time.perf_counter() - begun:.1f} s", flush=True)
     corpus = Corpus.of(database)
     questions = [Question.draw(corpus, share) for share in args.shares]
-    results = [_ours(database, corpus, question, args.reps) for question in questions]
+    results = [Ours(database, corpus, question).figures(args.reps) for question in questions]
     _keep(args, results)
     for make in contestants(args.rows, args.peers):
         begun = time.perf_counter()
@@ -68,7 +73,7 @@ def main() -> None:
         built = time.perf_counter() - begun
         for question, result in zip(questions, results, strict=True):
             for setting in peer.settings:
-                row = _duel(database, corpus, question, peer.prepare(question, setting), args.reps)
+                row = _duel(Ours(database, corpus, question), peer.prepare(question, setting), args.reps)
                 row |= {"peer": peer.name, "setting": setting, "build_seconds": round(built, 1)}
                 result["peers"].append(row)
                 print(f"  {question.share:4.0%} {peer.name} [{setting}]: {_line(row)}", flush=True)
@@ -84,57 +89,77 @@ def _keep(args: argparse.Namespace, results: list[dict[str, Any]]) -> None:
     args.out.write_text(json.dumps({"machine": _machine(args), "k": K, "questions": results}, indent=1) + "\n")
 
 
-def _ask(database: Database, corpus: Corpus, question: Question, cap: int | None = None) -> Callable[[], Rows]:
-    classes = np.sort(corpus.class_id[question.classes]).tolist()
-    return lambda: corpus.rows_of(database.search(question.queries, K, classes, cap, "none"))
+class Ours:
+    """Our search of one question, by a reader of its own."""
+
+    def __init__(self, database: Database, corpus: Corpus, question: Question) -> None:
+        self.corpus, self.question = corpus, question
+        self._classes = np.sort(corpus.class_id[question.classes]).tolist()
+        self._database, self._searcher = database, Searcher(database.snapshot)
+
+    def ask(self, backend: BackendName, cap: int | None = None, queries: npt.NDArray[np.float32] | None = None) -> Rows:
+        """(M, K) places."""
+        asked = self.question.queries if queries is None else queries
+        request = Request(K, tuple(self._classes), cap, "none")
+        return self.corpus.rows_of(self._searcher.search(asked, request, backend))
+
+    def first(self, backend: BackendName) -> float:
+        """Seconds of the first search of a vocabulary, by a reader that has nothing in memory yet."""
+        fresh = Ours(self._database, self.corpus, self.question)
+        return _seconds(lambda: fresh.ask(backend))
+
+    def figures(self, reps: int) -> dict[str, Any]:
+        """Our own times: the first search of a vocabulary, later ones, with a limit per class, and the floor."""
+        question = self.question
+        first, first_indexed = self.first("cpu"), self.first("ivf")
+        rows = np.concatenate([np.arange(r.start, r.stop) for r in self.corpus.ranges(question.classes)])
+        kernel = fastest_cpu_kernel()
+        held = [kernel.rounded(self.corpus.vectors[rows[at : at + 65_536]])[0] for at in range(0, len(rows), 65_536)]
+        asked, _ = kernel.rounded(question.queries)
+        out = torch.empty((65_536, len(question.queries)))
+        others = question.others()
+        times = _interleaved(
+            {
+                "ours": lambda: self.ask("cpu"),
+                "ours_per_class": lambda: self.ask("cpu", PER_CLASS),
+                "indexed": lambda: self.ask("ivf"),
+                "indexed_new_queries": lambda: self.ask("ivf", queries=next(others)),
+                "floor": lambda: [kernel.product(asked, part, out[: len(part)]) for part in held],
+            },
+            reps,
+        )
+        plan = self._searcher.plan(len(question.queries), Request(K, tuple(self._classes), None, "none"))
+        result = {
+            "share": question.share,
+            "classes": len(self._classes),
+            "rows": len(rows),
+            "queries": len(question.queries),
+            "first_ms": round(first * 1e3, 2),
+            "first_indexed_ms": round(first_indexed * 1e3, 2),
+            "plan": [plan.backend, plan.reason, kernel.name],
+            **{f"{name}_ms": _summary(seconds) for name, seconds in times.items()},
+            "per_class_k": PER_CLASS,
+            "indexed": judge(self.corpus, question, self.ask("ivf"), self.ask("cpu")),
+            "peers": [],
+        }
+        print(json.dumps(result), flush=True)
+        return result
 
 
-def _ours(database: Database, corpus: Corpus, question: Question, reps: int) -> dict[str, Any]:
-    """Our own times: the first search of a vocabulary, later ones, with a limit per class, and the floors."""
-    classes = np.sort(corpus.class_id[question.classes]).tolist()
-    begun = time.perf_counter()
-    database.search(question.queries, K, classes, None, "none")
-    first = time.perf_counter() - begun
-    rows = np.concatenate([np.arange(r.start, r.stop) for r in corpus.ranges(question.classes)])
-    kernel = fastest_cpu_kernel()
-    held = [kernel.rounded(corpus.vectors[rows[at : at + 65_536]])[0] for at in range(0, len(rows), 65_536)]
-    asked, _ = kernel.rounded(question.queries)
-    out = torch.empty((65_536, len(question.queries)))
-    capped = _ask(database, corpus, question, PER_CLASS)
-    times = _interleaved(
-        {
-            "ours": _ask(database, corpus, question),
-            "ours_per_class": capped,
-            "floor": lambda: [kernel.product(asked, part, out[: len(part)]) for part in held],
-        },
-        reps,
-    )
-    plan = database.plan(len(question.queries), K, classes)
-    result = {
-        "share": question.share,
-        "classes": len(classes),
-        "rows": len(rows),
-        "queries": len(question.queries),
-        "first_ms": round(first * 1e3, 2),
-        "plan": [plan.backend, plan.reason, kernel.name],
-        **{f"{name}_ms": _summary(seconds) for name, seconds in times.items()},
-        "per_class_k": PER_CLASS,
-        "peers": [],
-    }
-    print(json.dumps(result), flush=True)
-    return result
-
-
-def _duel(
-    database: Database, corpus: Corpus, question: Question, theirs: Callable[[int], Rows], reps: int
-) -> dict[str, Any]:
-    ours = _ask(database, corpus, question)
-    truth, found = ours(), theirs(K)
-    times = _interleaved({"ours": ours, "theirs": lambda: theirs(K)}, reps)
-    row: dict[str, Any] = {f"{name}_ms": _summary(seconds) for name, seconds in times.items()}
+def _duel(ours: Ours, theirs: Callable[[int], Rows], reps: int) -> dict[str, Any]:
+    truth, found = ours.ask("cpu"), theirs(K)
+    runs = {"ours": lambda: ours.ask("cpu"), "indexed": lambda: ours.ask("ivf"), "theirs": lambda: theirs(K)}
+    row: dict[str, Any] = {f"{name}_ms": _summary(seconds) for name, seconds in _interleaved(runs, reps).items()}
     row["ratio_of_medians"] = round(row["theirs_ms"]["median"] / row["ours_ms"]["median"], 2)
     row["ratio_of_minima"] = round(row["theirs_ms"]["min"] / row["ours_ms"]["min"], 2)
-    return row | judge(corpus, question, found, truth)
+    row["ratio_of_medians_indexed"] = round(row["theirs_ms"]["median"] / row["indexed_ms"]["median"], 2)
+    return row | judge(ours.corpus, ours.question, found, truth)
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
 
 
 def _interleaved(runs: dict[str, Callable[[], Any]], reps: int) -> dict[str, list[float]]:
@@ -143,10 +168,9 @@ def _interleaved(runs: dict[str, Callable[[], Any]], reps: int) -> dict[str, lis
     for rep in range(reps + 1):
         for name, run in runs.items():
             time.sleep(PAUSE)
-            begun = time.perf_counter()
-            run()
+            taken = _seconds(run)
             if rep:
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(taken)
         if rep and sum(map(sum, seconds.values())) > SLOW_SECONDS:
             break
     return seconds
@@ -170,7 +194,8 @@ def _summary(seconds: list[float]) -> dict[str, float]:
 def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['theirs_ms']['median']} ms, ours {row['ours_ms']['median']} ms, x{row['ratio_of_medians']}"
-        f" (minima x{row['ratio_of_minima']}), recall {row['recall']:.3f}"
+        f" (minima x{row['ratio_of_minima']}), indexed {row['indexed_ms']['median']} ms,"
+        f" x{row['ratio_of_medians_indexed']}, recall {row['recall']:.3f}"
         f" in {row['recall_in_vocabulary']:.3f} out {row['recall_out_of_vocabulary']:.3f}"
     )
 

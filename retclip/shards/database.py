@@ -212,6 +212,14 @@ class Database:
         """How `search` would answer so many queries: by which backend, why, and how many rows it scans."""
         return self._searcher.plan(queries, self._request(k, classes, per_class_k, transform))
 
+    def measure_recall(self, queries: npt.NDArray[np.floating], k: int, classes: Sequence[int] | None = None) -> float:
+        """Share of the `k` nearest of (M, D) queries that indexes find; `plan` tells it from then on.
+
+        Raises:
+            DatabaseError: E311 for a damaged index. See also `search`.
+        """
+        return self._searcher.recall_sample(queries, self._request(k, classes, None, None))
+
     def _request(self, k: int, classes: Sequence[int] | None, cap: int | None, transform: str | None) -> Request:
         asked = sorted(self.manifest.counts) if classes is None else sorted({self._class_id(c) for c in classes})
         return Request(k, tuple(asked), cap, transform or self.transform)

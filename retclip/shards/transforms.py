@@ -41,7 +41,7 @@ class KeyTransform:
     matrix: npt.NDArray[np.float64] | None = None
     unit: npt.NDArray[np.float64] | None = None
 
-    def keys(self, vectors: npt.NDArray[np.float16] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def keys(self, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """(n, D) unit vectors -> (n, r) keys; a key is the same bits in whatever batch it is computed."""
         return normalised(self.mapped(vectors))
 
@@ -49,7 +49,7 @@ class KeyTransform:
         """Numbers of a key of vectors with `dim` numbers."""
         return dim if self.matrix is None else self.matrix.shape[1]
 
-    def mapped(self, vectors: npt.NDArray[np.float16] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def mapped(self, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """(n, D) unit vectors -> (n, r) keys before they get unit length."""
         values = vectors.astype(np.float64)
         if self.matrix is not None and self.unit is not None:

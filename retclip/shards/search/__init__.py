@@ -4,9 +4,9 @@ A backend finds candidates with scores of known error; `measure` has the last wo
 imported inside functions, so that `retclip db info` answers at once.
 """
 
-from retclip.shards.search.indexing import write_indexes
+from retclip.shards.search.indexing import Indexed, write_indexes
 from retclip.shards.search.planner import Plan
 from retclip.shards.search.request import Request
 from retclip.shards.search.searcher import Searcher
 
-__all__ = ["Plan", "Request", "Searcher", "write_indexes"]
+__all__ = ["Indexed", "Plan", "Request", "Searcher", "write_indexes"]

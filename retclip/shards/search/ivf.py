@@ -1,80 +1,144 @@
-"""Approximate search through the inverted files of the shards, for more rows than a scan can bear."""
+"""Nearly exact search: estimates of all asked rows from their codes, keys of those that may be near.
+
+How far estimates are off is known from the keys that were looked at. Rows whose estimate is further than that from the
+answer are left alone; a query of which too many rows remain in doubt is left to the exact scan.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from retclip.shards.search.index_files import ShardIndex, read_index
+from retclip.shards.search.backend import Backend
+from retclip.shards.search.coding import Codes, Coding
+from retclip.shards.search.faiss_products import Rows
+from retclip.shards.search.index_files import IndexGone, has_index, read_index
+from retclip.shards.search.lists import Lists
 from retclip.shards.search.pairs import Pairs
+from retclip.shards.search.quick_keys import Keys
 from retclip.shards.search.request import Request
+from retclip.shards.search.row_scores import row_starts, score_rows
 from retclip.shards.search.scope import Scope
 from retclip.shards.snapshot import Snapshot
 from retclip.shards.transforms import KeyTransform
 
-_LEAST_PROBES = 32
-_PROBE_SHARE = 16  # one in so many of the asked lists is looked into
-_OVERSAMPLING = 2  # scores of one byte a number are rough; float64 orders what they bring
+ESTIMATES = (32, 128)  # for each hit; the second where the first are too few
+_FIRST = 3  # keys for each hit that tell the error of estimates
+_DEVIATIONS = 4.0  # that an estimate may be off: of a normal distribution, 3 in 100,000 are further above
+_ROUNDING = 2.0**-12  # more than the float32 product of two keys is wrong by
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What codes say of the rows that may be nearest.
+
+    Attributes:
+        row: (M, c) rows of the snapshot, -1 where there are no more.
+        score: (M, c) estimates, falling, -inf there.
+        beyond: (M,) no asked row that is not here has a higher estimate; -inf when all are here.
+        error: root mean square error of the estimates of a sample.
+    """
+
+    row: Rows
+    score: Keys
+    beyond: Keys
+    error: float
 
 
 class InvertedFiles:
-    """Looks into the lists of the asked classes whose centres are nearest; lists of other classes are never opened."""
+    """Reads the lists of the asked classes, and no others. `scan` answers what codes leave in doubt."""
 
     name = "faiss inverted files"
     exact = False
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._read: dict[tuple[int, str], ShardIndex] = {}
+    def __init__(self, snapshot: Snapshot, scan: Backend) -> None:
+        self._snapshot, self._scan = snapshot, scan
+        self._read: dict[str, list[Lists]] = {}
 
     def candidates(
         self, asked: npt.NDArray[np.float64], request: Request, scope: Scope, transform: KeyTransform
     ) -> Pairs:
         """See `backend.Backend`; `request.cap` must be None."""
         assert request.cap is None
-        parts = [Pairs.none()]
-        for shard in np.unique(scope.shard).tolist():
-            index = self._index(shard, transform)
-            row, score = self._search_shard(index, shard, asked.astype(np.float32), request)
-            query, place = np.nonzero(row >= 0)
-            position = scope.positions_of(shard, row[query, place])
-            assert bool((position >= 0).all()), "an index answered with a row that was not asked"
-            parts.append(Pairs(query, position, scope.classes_at(position), score[query, place]))
-        return Pairs.join(parts)
+        if not (len(asked) and len(scope)):
+            return Pairs.none()
+        found, doubtful, keys = [Pairs.none()], np.arange(len(asked)), asked.astype(np.float32)
+        for many in ESTIMATES:
+            guess = self._estimates(keys[doubtful], many * request.k, request, scope, transform)
+            pairs, settled = self._near(keys[doubtful], guess, request.k, scope, transform)
+            found.append(_renamed(pairs.take(settled[pairs.query]), doubtful))
+            doubtful = doubtful[~settled]
+            if not len(doubtful):
+                return Pairs.join(found)
+        found.append(_renamed(self._scan.candidates(asked[doubtful], request, scope, transform), doubtful))
+        return Pairs.join(found)
 
-    def _index(self, shard: int, transform: KeyTransform) -> ShardIndex:
-        key = (shard, transform.kind)
-        if key not in self._read:
-            self._read[key] = read_index(self._snapshot.shards[shard].reader, transform)
-        return self._read[key]
+    def _estimates(self, keys: Keys, many: int, request: Request, scope: Scope, transform: KeyTransform) -> Estimates:
+        lists = self._lists(scope, transform)
+        rows, scores, limits = zip(*(part.search(keys, request.classes, many) for part in lists), strict=True)
+        row, score, beyond = np.hstack(rows), np.hstack(scores), np.maximum.reduce(limits)
+        if len(lists) > 1:
+            order = np.argsort(-score, axis=1)
+            row, score = np.take_along_axis(row, order, axis=1), np.take_along_axis(score, order, axis=1)
+        return Estimates(row, score, beyond, max(float(part.coding.error[0]) for part in lists))
 
-    def _search_shard(
-        self, index: ShardIndex, shard: int, asked: npt.NDArray[np.float32], request: Request
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """(M, m) rows, -1 where there are fewer, and their scores."""
-        import faiss
+    def _near(self, keys: Keys, guess: Estimates, k: int, scope: Scope, transform: KeyTransform) -> tuple[Pairs, Mask]:
+        """Pairs that may be in the answer, and for each query (M,) whether no others may."""
+        score = np.full(guess.row.shape, -np.inf, np.float32)
+        some = guess.row >= 0
+        some[:, _FIRST * k :] = False
+        self._score(keys, guess, some, transform, score)
+        off = np.subtract(score, guess.score, out=np.zeros_like(score), where=some)[:, : _FIRST * k]
+        error = np.sqrt(np.vecdot(off, off) / np.maximum(some.sum(axis=1), 1))
+        reach = _nth(score[:, : _FIRST * k], k) - _DEVIATIONS * np.maximum(error, guess.error)
+        self._score(keys, guess, (guess.row >= 0) & ~some & (guess.score >= reach[:, None]), transform, score)
+        settled = (guess.beyond < reach) | np.isneginf(guess.beyond)
+        floor = np.maximum(_nth(score, k) - 2 * _ROUNDING, np.finfo(np.float32).min)
+        query, column = np.nonzero(score >= floor[:, None])
+        return self._pairs(query, guess.row[query, column], score[query, column], scope), settled
 
-        effective = np.array([self._snapshot.classes.effective(c) for c in index.classes.tolist()], np.int32)
-        lists = np.flatnonzero(np.isin(effective, request.classes))
-        probes = min(len(lists), max(_LEAST_PROBES, -(-len(lists) // _PROBE_SHARE)))
-        likeness = asked @ index.centres[lists].T
-        chosen = np.argpartition(-likeness, probes - 1, axis=1)[:, :probes]
-        score = np.empty((len(asked), min(_OVERSAMPLING * request.k, index.faiss.ntotal)), np.float32)
-        row = np.empty(score.shape, np.int64)
-        nearest, likely = lists[chosen], np.take_along_axis(likeness, chosen, axis=1)
-        pointer = faiss.swig_ptr
-        # The Python wrapper takes no parameters, and without them the selector could not be passed.
-        index.faiss.search_preassigned_c(
-            len(asked), pointer(asked), score.shape[1], pointer(nearest), pointer(likely), pointer(score), pointer(row),
-            False, self._parameters(faiss, shard, probes),
-        )  # fmt: skip
-        return row, score
+    def _score(self, keys: Keys, guess: Estimates, some: Mask, transform: KeyTransform, score: Keys) -> None:
+        """Write the scores of some rows."""
+        query, column = np.nonzero(some)
+        score[query, column] = score_rows(self._snapshot, transform, keys, query, guess.row[query, column])
 
-    def _parameters(self, faiss: Any, shard: int, probes: int) -> Any:
-        """Search parameters with a selector of the live rows of a shard; on a processor FAISS heeds it."""
-        dead = np.flatnonzero(~self._snapshot.live_mask(shard))
-        if not len(dead):
-            return faiss.IVFSearchParameters(nprobe=probes)
-        return faiss.IVFSearchParameters(nprobe=probes, sel=faiss.IDSelectorNot(faiss.IDSelectorBatch(dead)))
+    def _lists(self, scope: Scope, transform: KeyTransform) -> list[Lists]:
+        """Codes of all shards that have an index, by the way they are coded; the shards of the scope must have one."""
+        wanted = np.unique(scope.shard).tolist()
+        if transform.kind not in self._read:
+            alike: dict[bytes, tuple[Coding, dict[int, Codes]]] = {}
+            for shard, part in enumerate(self._snapshot.shards):
+                if shard in wanted or has_index(part.reader, transform):
+                    found = read_index(part.reader, transform)
+                    alike.setdefault(found.coding.digest(), (found.coding, {}))[1][shard] = found.codes
+            self._read[transform.kind] = [Lists(self._snapshot, coding, codes) for coding, codes in alike.values()]
+        lists = self._read[transform.kind]
+        for shard in set(wanted).difference(*(part.shards for part in lists)):
+            raise IndexGone(self._snapshot.shards[shard].reader.entry.id)
+        return lists
+
+    def _pairs(self, query: Rows, row: Rows, score: Keys, scope: Scope) -> Pairs:
+        starts, position = row_starts(self._snapshot), np.empty(len(row), np.int64)
+        shard = np.searchsorted(starts, row, side="right") - 1
+        for number in np.unique(shard).tolist():
+            here = shard == number
+            position[here] = scope.positions_of(number, row[here] - starts[number])
+        assert bool((position >= 0).all()), "an index answered with a row that was not asked"
+        return Pairs(query, position, scope.classes_at(position), score)
+
+
+def _nth(values: Keys, n: int) -> Keys:
+    """(M,) n-th largest of each row, -inf where rows are shorter."""
+    if values.shape[1] < n:
+        return np.full(len(values), -np.inf, np.float32)
+    nth: Keys = np.partition(values, -n, axis=1)[:, -n]
+    return nth
+
+
+def _renamed(pairs: Pairs, queries: Rows) -> Pairs:
+    """Pairs whose query numbers are places in `queries`."""
+    return replace(pairs, query=queries[pairs.query])

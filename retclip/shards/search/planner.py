@@ -10,7 +10,8 @@ BackendName = Literal["cpu", "cuda", "faiss-gpu", "ivf"]
 MINIMUM_RECALL = 0.98  # an index that finds less on a sample is not used
 _GPU_WORK = 1 << 30  # multiplications below which carrying keys to a GPU costs more than the processor needs
 GPU_SHARE = 0.5  # of its memory, for keys: encoders live on the same device
-_IVF_WORK = 10**8  # rows x queries per core that a processor scans in about half a second; above it an index may pay
+_SCAN_WORK = 10**8  # rows x queries per core that a processor scans in about half a second
+_INDEX_ROWS = 1_024  # asked rows for each hit; of fewer, most would have to be measured
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Work:
 
     Attributes:
         rows: live rows of the asked classes, all of which an exact search scans; of `total` in the database.
-        queries: vectors to search for; width: length of a key.
+        queries: vectors to search for, k hits each; width: length of a key.
         indexed: whether every shard with asked rows has an index for the asked transform.
         recall: what the index was measured to find of the true answer for these classes, None before.
     """
@@ -27,6 +28,7 @@ class Work:
     rows: int
     total: int
     queries: int
+    k: int
     width: int
     indexed: bool = False
     recall: float | None = None
@@ -75,12 +77,12 @@ def choose(work: Work, machine: Machine) -> Plan:
             return Plan("cuda", f"{share}: their keys fit on the GPU", work.rows)
         if machine.faiss_gpus:
             return Plan("faiss-gpu", f"{share}: there is a GPU that faiss can use and torch cannot", work.rows)
-    if work.rows * work.queries <= _IVF_WORK * machine.cores:
-        return Plan("cpu", f"{share}: an exact scan of their class ranges is quick enough", work.rows)
-    if not work.indexed:
-        return Plan("cpu", f"{share}: an exact scan of their class ranges; no index fits the request", work.rows)
-    if work.recall is not None and work.recall < MINIMUM_RECALL:
+    if work.indexed and work.rows >= _INDEX_ROWS * work.k:
+        if work.recall is None or work.recall >= MINIMUM_RECALL:
+            why = f"{share}: their codes are scanned, and what may be near is measured"
+            return Plan("ivf", why, work.rows, False, work.recall)
         why = f"{share}; the index found {work.recall:.3f} of the true answer, below {MINIMUM_RECALL}"
         return Plan("cpu", why, work.rows)
-    why = f"{share} are many for {machine.cores} threads, and indexed"
-    return Plan("ivf", why, work.rows, False, work.recall)
+    if work.indexed or work.rows * work.queries <= _SCAN_WORK * machine.cores:
+        return Plan("cpu", f"{share}: an exact scan of their class ranges is quick enough", work.rows)
+    return Plan("cpu", f"{share}: an exact scan of their class ranges; no index fits the request", work.rows)

@@ -10,7 +10,7 @@ from retclip.shards.transforms import NORM_FLOOR, KeyTransform
 
 Keys = npt.NDArray[np.float32]
 
-_COLUMNS = 128  # summed in float32, the sums in float64
+_COLUMNS = 1_024  # summed in float32, the sums in float64
 _UNIT = 2.0**-24  # relative error of one float32 operation
 _ALONE = 1 << 15  # numbers up to which torch wakes no other thread: one that waits for BLAS would be slow to come
 
@@ -27,7 +27,7 @@ def quick_keys(vectors: npt.NDArray[np.float16], transform: KeyTransform, out: K
     if transform.matrix is not None:  # sums of products need float64 to be near what defines them
         out[:] = transform.keys(vectors)
         return 2 * _UNIT
-    cast(torch.from_numpy(vectors), torch.from_numpy(out))
+    numpy_cast(vectors, out)
     if transform.kind != "none":
         np.subtract(out, transform.offset.astype(np.float32), out=out)
     if transform.scale is not None:
@@ -47,6 +47,12 @@ def squared_lengths(values: Keys) -> npt.NDArray[np.float64]:
         part = values[:, start : start + _COLUMNS]
         total += np.vecdot(part, part)
     return total
+
+
+def numpy_cast(source: npt.NDArray[np.float16], target: Keys) -> Keys:
+    """Copy (n, r) numbers into float32; returns `target`."""
+    cast(torch.from_numpy(source), torch.from_numpy(target))
+    return target
 
 
 def cast(source: torch.Tensor, target: torch.Tensor) -> None:

@@ -21,7 +21,6 @@ from retclip.shards.snapshot import Snapshot
 from retclip.shards.transforms import KeyTransform, fit
 
 QUERY_BLOCK = 1_024
-_SAMPLE = 16  # queries by which an index is judged
 
 
 class Searcher:
@@ -47,13 +46,12 @@ class Searcher:
         scope = self._scope_of(request.classes)
         total = sum(shard.reader.rows for shard in self._snapshot.shards)
         indexed = request.cap is None and self._is_indexed(scope, request.transform)
-        work = Work(len(scope), total, queries, self._snapshot.dim, indexed, self._recall.get(request))
+        work = Work(len(scope), total, queries, request.k, self._snapshot.dim, indexed, self._recall.get(request))
         return choose(work, machine())
 
     def recall_sample(self, queries: npt.NDArray[np.floating], request: Request) -> float:
-        """Share of the true answer that the indexes find, on some of the queries; remembered for the plans to come."""
-        some = queries[:: max(len(queries) // _SAMPLE, 1)][:_SAMPLE]
-        true, found = self.search(some, request, "cpu"), self.search(some, request, "ivf")
+        """Share of the true answer that the indexes find; remembered for the plans to come."""
+        true, found = self.search(queries, request, "cpu"), self.search(queries, request, "ivf")
         real = np.isfinite(true.distance)
         last = np.where(real, true.distance, 0).max(axis=1)  # what is as near as the last true hit is as good
         hits, wanted = int(np.sum(found.distance <= last[:, None])), int(np.sum(real))
@@ -81,9 +79,6 @@ class Searcher:
         asked = self._keys_of_queries(queries, request)
         if backend is None:
             backend = self.plan(len(asked), request).backend
-            if backend == "ivf" and request not in self._recall:
-                self.recall_sample(queries, request)
-                backend = self.plan(len(asked), request).backend
         finder = self._backend(backend)
         blocks = [asked[start : start + QUERY_BLOCK] for start in range(0, max(len(asked), 1), QUERY_BLOCK)]
         try:
@@ -124,7 +119,7 @@ class Searcher:
         from retclip.shards.search import faiss_scan, ivf, kernels, keys, scan  # need torch, `db info` does without
 
         if name == "ivf":
-            return ivf.InvertedFiles(self._snapshot)
+            return ivf.InvertedFiles(self._snapshot, self._backend("cpu"))
         if name == "faiss-gpu":
             return faiss_scan.FaissScan(faiss_scan.gpu_knn(), keys.shared_budget("cpu"))
         if name == "cuda":

@@ -1,4 +1,4 @@
-"""Every exact backend gives the bits of a brute-force search in float64; an index gives rows that were asked."""
+"""Every exact backend gives the bits of a brute-force search in float64."""
 
 import faiss
 import numpy as np
@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retclip.core.errors import DatabaseError
 from retclip.core.segments import Neighbors
-from retclip.shards import durable
-from retclip.shards.search import Request, Searcher, planner, write_indexes
+from retclip.shards.search import Request, Searcher
 from retclip.shards.search.faiss_scan import FaissScan
 from retclip.shards.search.kernels import CPU_KERNELS, float16_kernel
 from retclip.shards.search.keys import KeyBudget
@@ -111,140 +109,3 @@ def test_faiss_in_doubt_scores_in_full(make, tmp_path):
     searcher._backends["cpu"] = FaissScan(cpu_knn, KeyBudget(1 << 20))
     found = searcher.search(np.ones((2, 8), np.float32), Request(5, tuple(range(5)), None, "none"), "cpu")
     assert found.segment_id[0].tolist() == sorted(s.segment_id for s in segments)[:5]
-
-
-@pytest.fixture
-def indexed(make, tmp_path):
-    """Two shards of 2,000 rows in four classes, some dead, with an index for `centre`."""
-    segments, _ = make.rows(4_000, classes=4)
-    vectors = np.random.default_rng(2).normal(size=(4_000, 16)).astype(np.float32) + 0.5
-    database = make.build(tmp_path / "indexed.retdb", segments, vectors, shard_rows=2_000)
-    with database.write("delete", "tests") as transaction:
-        transaction.delete(segment_ids={s.segment_id for s in segments[::5]})
-        database = transaction.commit()
-    assert write_indexes(database, "centre") == len(database.snapshot.shards) == 2
-    assert write_indexes(database, "centre") == 0
-    return database
-
-
-def test_a_new_index_takes_the_place_of_one_that_was_never_finished(indexed):
-    folder = indexed.snapshot.shards[0].reader.folder
-    (folder / "index.json").unlink()
-    (folder / ".staging-x").write_bytes(b"half an index")
-    assert write_indexes(indexed, "centre") == 1
-    assert not (folder / ".staging-x").exists()
-
-
-def test_an_index_answers_with_live_rows_of_the_asked_classes(indexed):
-    searcher = Searcher(indexed.snapshot)
-    request = Request(10, (1, 3), None, "centre")
-    queries = np.random.default_rng(4).normal(size=(30, 16)).astype(np.float32)
-    found, true = searcher.search(queries, request, "ivf"), searcher.search(queries, request, "cpu")
-    assert set(found.class_id.ravel().tolist()) == {1, 3}
-    # So few lists are all looked into: only rounding to one byte can lose a row, and twice as many are asked for.
-    assert np.mean(found.segment_id == true.segment_id) > 0.99
-    for place in np.ndindex(found.row.shape):
-        assert indexed.snapshot.live_mask(int(found.shard[place]))[found.row[place]]
-
-
-def test_plans_use_an_index_that_is_good_enough(indexed, monkeypatch):
-    monkeypatch.setattr(planner, "_IVF_WORK", 1)
-    searcher = Searcher(indexed.snapshot)
-    queries = np.random.default_rng(4).normal(size=(40, 16)).astype(np.float32)
-    request = Request(10, (1, 3), None, "centre")
-    assert (searcher.plan(40, request).backend, searcher.plan(40, request).recall) == ("ivf", None)
-    searcher.search(queries, request)
-    assert searcher.plan(40, request).recall > 0.98
-    for other in (Request(10, (1, 3), 2, "centre"), Request(10, (1, 3), None, "none")):
-        assert searcher.plan(40, other).backend == "cpu"
-
-
-def test_an_index_that_finds_too_little_is_not_used(indexed, monkeypatch):
-    monkeypatch.setattr(planner, "_IVF_WORK", 1)
-    monkeypatch.setattr("retclip.shards.search.ivf._LEAST_PROBES", 1)
-    searcher = Searcher(indexed.snapshot)
-    queries = np.random.default_rng(4).normal(size=(40, 16)).astype(np.float32)
-    request = Request(10, (0, 1, 2, 3), None, "centre")
-    answer = searcher.search(queries, request)
-    assert searcher.plan(40, request).backend == "cpu"
-    assert "below" in searcher.plan(40, request).reason
-    same_bits(answer, searcher.search(queries, request, "cpu"))
-
-
-def index_newer_version(database, make):
-    """What another program does: a version of other statistics, and `db index`, which replaces every index."""
-    with database.write("add", "tests") as transaction:
-        transaction.add([make.segment(9_001, "class 1")], np.eye(16, dtype=np.float32)[:1])
-        newer = transaction.commit()
-    assert write_indexes(newer, "centre") == 3
-
-
-def remove_indexes(database, make):
-    for shard in database.snapshot.shards:
-        (shard.reader.folder / "index.json").unlink()
-        (shard.reader.folder / "index.faiss").unlink()
-
-
-@pytest.mark.parametrize("change", [index_newer_version, remove_indexes])
-@pytest.mark.parametrize("moment", ["before the note is read", "after"])
-def test_a_reader_whose_index_is_replaced_goes_on_without(indexed, make, monkeypatch, change, moment):
-    monkeypatch.setattr(planner, "_IVF_WORK", 1)
-    searcher = Searcher(indexed.snapshot)
-    queries = np.random.default_rng(4).normal(size=(40, 16)).astype(np.float32)
-    request = Request(10, (1, 3), None, "centre")
-    assert searcher.plan(40, request).backend == "ivf"
-    if moment != "after":
-        change(indexed, make)
-    else:
-        real = durable.file_sha256
-
-        def overtaken(path):
-            monkeypatch.setattr(durable, "file_sha256", real)
-            change(indexed, make)
-            return real(path)
-
-        monkeypatch.setattr(durable, "file_sha256", overtaken)
-    found = searcher.search(queries, request)
-    assert durable.file_sha256.__name__ == "file_sha256"
-    same_bits(found, searcher.search(queries, request, "cpu"))
-    assert (searcher.plan(40, request).backend, searcher.plan(40, request).exact) == ("cpu", True)
-
-
-def test_an_index_in_memory_serves_until_its_reader_ends(indexed, make, monkeypatch):
-    monkeypatch.setattr(planner, "_IVF_WORK", 1)
-    searcher = Searcher(indexed.snapshot)
-    queries = np.random.default_rng(4).normal(size=(40, 16)).astype(np.float32)
-    request = Request(10, (1, 3), None, "centre")
-    before = searcher.search(queries, request)
-    index_newer_version(indexed, make)
-    same_bits(searcher.search(queries, request), before)
-    assert searcher.plan(40, request).backend == "ivf"
-
-
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "note", "shape"])
-def test_a_damaged_index_is_named_and_refused(indexed, damage):
-    folder = indexed.snapshot.shards[0].reader.folder
-    index, note = folder / "index.faiss", folder / "index.json"
-    data = bytearray(index.read_bytes())
-    if damage == "flip":
-        data[len(data) // 2] ^= 1
-        index.write_bytes(data)
-    elif damage == "cut":
-        index.write_bytes(data[:-1])
-    elif damage == "gone":
-        index.unlink()
-    else:
-        note.write_text("{" if damage == "note" else "[]")
-    with pytest.raises(DatabaseError, match=folder.name) as caught:
-        Searcher(indexed.snapshot).search(np.ones((1, 16)), Request(3, (0,), None, "centre"), "ivf")
-    assert caught.value.code == "E311"
-
-
-def test_new_statistics_make_an_index_unusable_and_verify_passes(indexed, make):
-    with indexed.write("add", "tests") as transaction:
-        transaction.add([make.segment(9_001, "class 1")], np.eye(16, dtype=np.float32)[:1])
-        newer = transaction.commit()
-    searcher = Searcher(newer.snapshot)
-    assert not searcher._is_indexed(searcher._scope_of((1,)), "centre")
-    assert write_indexes(newer, "centre") == 3
-    assert searcher.search(np.ones((1, 16)), Request(3, (1,), None, "centre"), "ivf").row.shape == (1, 3)

@@ -6,8 +6,8 @@ import pytest
 
 from retclip.shards.search.planner import GPU_SHARE, MINIMUM_RECALL, Machine, Work, choose
 
-SMALL = Work(rows=1_000, total=5_000, queries=100, width=768)
-LARGE = Work(rows=10_000_000, total=20_000_000, queries=100, width=768, indexed=True)
+SMALL = Work(rows=1_000, total=5_000, queries=100, k=32, width=768)
+LARGE = Work(rows=10_000_000, total=20_000_000, queries=100, k=32, width=768, indexed=True)
 CPU = Machine(cores=2)
 KEYS = LARGE.rows * LARGE.width * 2
 
@@ -18,13 +18,16 @@ KEYS = LARGE.rows * LARGE.width * 2
         (SMALL, CPU, "cpu", "quick enough"),
         (replace(SMALL, indexed=True), CPU, "cpu", "quick enough"),
         (SMALL, Machine(2, cuda_bytes=1 << 40), "cpu", "quick enough"),
-        (LARGE, CPU, "ivf", "indexed"),
+        (LARGE, CPU, "ivf", "codes"),
         (replace(LARGE, indexed=False), CPU, "cpu", "no index"),
-        (LARGE, Machine(16), "cpu", "quick enough"),
-        (replace(LARGE, recall=MINIMUM_RECALL), CPU, "ivf", "indexed"),
+        (LARGE, Machine(16), "ivf", "codes"),
+        (replace(LARGE, rows=1_024 * 32), CPU, "ivf", "codes"),
+        (replace(LARGE, rows=1_024 * 32 - 1), CPU, "cpu", "quick enough"),
+        (replace(LARGE, rows=2_000_000, indexed=False), CPU, "cpu", "quick enough"),
+        (replace(LARGE, recall=MINIMUM_RECALL), CPU, "ivf", "codes"),
         (replace(LARGE, recall=MINIMUM_RECALL - 0.01), CPU, "cpu", "found 0.970"),
         (LARGE, Machine(2, cuda_bytes=int(KEYS / GPU_SHARE)), "cuda", "GPU"),
-        (LARGE, Machine(2, cuda_bytes=int(KEYS / GPU_SHARE) - 2), "ivf", "indexed"),
+        (LARGE, Machine(2, cuda_bytes=int(KEYS / GPU_SHARE) - 2), "ivf", "codes"),
         (LARGE, Machine(2, faiss_gpus=1), "faiss-gpu", "torch cannot"),
         (replace(LARGE, rows=0), CPU, "cpu", "0 of"),
     ],

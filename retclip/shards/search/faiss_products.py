@@ -1,0 +1,39 @@
+"""Products of chosen rows, by FAISS's threads.
+
+Those of a BLAS would spin on for a while after their product, on the cores that FAISS needs next.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retclip.shards.search.quick_keys import Keys
+
+Rows = npt.NDArray[np.int64]
+
+
+def products_with(asked: Keys, others: Keys, some: Rows) -> Keys:
+    """(M, n) products of (M, r) with the rows `some` (n,) of (N, r)."""
+    product, every = np.empty((len(asked), len(some)), np.float32), np.tile(some, (len(asked), 1))
+    _call("fvec_inner_products_by_idx", (product, asked, others, every), asked.shape[1], *product.shape)
+    return product
+
+
+def products_of_pairs(asked: Keys, query: Rows, others: Keys, row: Rows) -> Keys:
+    """(n,) products of rows `query` (n,) of (M, r) and rows `row` (n,) of (N, r)."""
+    product = np.empty(len(query), np.float32)
+    before = (asked.shape[1], len(query))
+    _call("pairwise_indexed_inner_product", (asked, query, others, row, product), before=before)
+    return product
+
+
+def _call(name: str, arrays: tuple[npt.NDArray[Any], ...], *after: int, before: tuple[int, ...] = ()) -> None:
+    """One of FAISS's functions that its types leave out. It sees pointers, so the arrays must outlive the call."""
+    import faiss
+
+    library: Any = faiss
+    lasting = [np.ascontiguousarray(array) for array in arrays]
+    getattr(library, name)(*before, *map(library.swig_ptr, lasting), *after)

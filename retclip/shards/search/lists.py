@@ -1,0 +1,74 @@
+"""The codes of several shards in memory, one list for each class, as FAISS searches them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from retclip.shards.search.coding import Codes, Coding
+from retclip.shards.search.faiss_products import Rows, products_with
+from retclip.shards.search.quick_keys import Keys
+from retclip.shards.search.row_scores import row_starts
+from retclip.shards.snapshot import Snapshot
+
+_RESERVOIR = 13  # FAISS's way to search 4-bit codes for more hits than a heap is quick for
+
+
+class Lists:
+    """Live rows of shards that are coded alike. Ids count the rows of a snapshot through all its shards.
+
+    Attributes:
+        coding: how they are coded.
+        shards: whose rows they are.
+        classes: (L,) effective class of each list.
+    """
+
+    def __init__(self, snapshot: Snapshot, coding: Coding, codes: Mapping[int, Codes]) -> None:
+        """Args: codes: those of the rows of each shard."""
+        import faiss
+
+        self.coding, self.shards = coding, set(codes)
+        self.classes = np.array([snapshot.classes.effective(stored) for stored in coding.classes.tolist()])
+        self._rows = np.zeros(len(coding.classes), np.int64)
+        plain = coding.lists()
+        starts = row_starts(snapshot)
+        for shard, of_shard in codes.items():
+            live = snapshot.live_mask(shard)
+            for class_id, (begin, end) in snapshot.shards[shard].reader.ranges.items():
+                rows = begin + np.flatnonzero(live[begin:end])
+                number = int(np.searchsorted(coding.classes, class_id))
+                arrays = (starts[shard] + rows, of_shard[rows])
+                plain.invlists.add_entries(number, len(rows), *map(faiss.swig_ptr, arrays))
+                self._rows[number] += len(rows)
+        plain.ntotal = int(self._rows.sum())
+        self._faiss: Any = faiss.IndexIVFPQFastScan(plain)
+        self._faiss.implem = _RESERVOIR
+
+    def search(self, asked: Keys, classes: Sequence[int], many: int) -> tuple[Rows, Keys, Keys]:
+        """Best estimates of the products of asked keys (M, r) with the rows of some effective classes.
+
+        Returns:
+            (M, many) ids and estimates, falling; where there are no more, -1 and -inf; and (M,) the highest estimate
+            that a row can have which is not here: -inf when all are here, +inf when nothing can be said.
+        """
+        import faiss
+
+        count, lists = len(asked), np.flatnonzero(np.isin(self.classes, classes))
+        ids, score = np.full((count, many), -1), np.full((count, many), -np.inf, np.float32)
+        if not len(lists):
+            return ids, score, score[:, -1]
+        turned = products_with(asked, self.coding.directions, np.arange(len(self.coding.directions)))
+        whole, every = products_with(asked, self.coding.centres, lists), np.tile(lists, (count, 1))
+        library: Any = faiss
+        pointer = library.swig_ptr
+        # The Python wrapper takes no parameters.
+        self._faiss.search_preassigned_c(
+            count, pointer(turned), many, pointer(every), pointer(whole), pointer(score), pointer(ids), False,
+            library.IVFSearchParameters(nprobe=len(lists)),
+        )  # fmt: skip
+        score[ids < 0] = -np.inf
+        # Of a query whose products with all levels are the same, a zero one for instance, FAISS returns nothing.
+        lost = (ids >= 0).sum(axis=1) < min(many, self._rows[lists].sum())
+        return ids, score, np.where(lost, np.float32(np.inf), score[:, -1])
