@@ -82,7 +82,7 @@ def test_blocks_tell_what_they_lost(
         positions = np.arange(block.begin, block.begin + len(block.keys))
         assert block.keys.dtype == kernel.dtype
         lost = farthest(block.keys.float().numpy(), transform.keys(scope.vectors_at(positions)))
-        assert lost <= block.loss < 10 * lost + 6e-6
+        assert lost <= block.loss < 10 * lost + 4e-5
         begun.append(block)  # what is held on to keeps its memory
         places.add(block.keys.data_ptr())
     assert [block.begin for block in begun] == list(range(0, len(scope), 70))
