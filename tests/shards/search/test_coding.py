@@ -57,6 +57,18 @@ def test_any_shape_of_keys_can_be_coded(make, tmp_path_factory, width, rows, cla
     assert np.isfinite(score[0, :rows]).all()
 
 
+def test_codes_are_packed_as_the_page_of_the_format_says(make, tmp_path):
+    segments, vectors = make.rows(50, classes=3)
+    database = make.build(tmp_path / "d.retdb", segments, vectors[:, :7])
+    coding, codes, transform = coded(database, "none")
+    own = database.snapshot.shards[0].reader.row_classes()
+    components = (all_keys(database, transform) - coding.centres[own]) @ coding.directions.T
+    nearest = np.abs(components[:, :, None] - coding.levels).argmin(axis=2)
+    halves = np.stack([codes[0] & 15, codes[0] >> 4], axis=2).reshape(50, 8)
+    assert np.mean(halves[:, :7] == nearest) > 0.99  # but for ties of rounding
+    assert coding.directions @ coding.directions.T == pytest.approx(np.eye(7), abs=1e-5)
+
+
 def test_lists_hold_live_rows_and_answer_with_asked_classes(make, tmp_path):
     segments, vectors = make.rows(60, classes=3)
     database = make.build(tmp_path / "d.retdb", segments, vectors, shard_rows=40)
