@@ -25,6 +25,7 @@ from retclip.shards.lock import writer_lock
 from retclip.shards.manifest import Manifest
 from retclip.shards.media import forget_thumbnails
 from retclip.shards.retention import remove_versions, whole_manifests
+from retclip.shards.search.index_files import remove_index
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.sweep import sweep, unnamed
 from retclip.shards.traces import WINDOW_BYTES, Traces
@@ -119,6 +120,10 @@ def erase(database: Path, selection: Selection, program: str) -> Proof:
         _rewrite(database, selection, found, program)
     strings = _strings(found)
     with writer_lock(database, "erase"):
+        # What shards are coded with is drawn from rows of all of them; the mean key of a class may be that of one row.
+        for shard in (database / "shards").iterdir():
+            if shard.is_dir() and not shard.is_symlink():
+                remove_index(shard)
         versions = _remove_versions(database, found)
         shared = _shared(database, found)
         files, size = _search(database, strings - shared, selection)

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from retclip.core.errors import DatabaseError
 from retclip.shards import Database, Ledger, verify
 from retclip.shards.erasure import Selection, erase
 from retclip.shards.manifest import versions
+from retclip.shards.search import write_indexes
 
 
 def digest(number):
@@ -43,6 +45,25 @@ def traces(path, segment, vector):
     number = segment.segment_id
     needles = [number.to_bytes(8, "little"), number.to_bytes(8, "big"), segment.image_sha256.encode(), unit.tobytes()]
     return [p for p in path.rglob("*") if p.is_file() and any(n in p.read_bytes() for n in needles)]
+
+
+def test_the_mean_of_a_class_of_one_row_goes_with_it(album, make):
+    """Shards that are indexed together have mean keys of all classes, also of those that only others hold."""
+    path, _, _ = album
+    with Database.open(path).write("add", "tests") as transaction:
+        transaction.add([replace(make.segment(99, "newcomer"), image_sha256=digest(99))], np.eye(8)[:1] + 0.25)
+        database = transaction.commit()
+    write_indexes(database, "none")
+    files = list(path.rglob("index.safetensors"))
+    assert len(files) == len(database.snapshot.shards) > 2
+    vector = database.snapshot.shards[-1].reader.vectors[-1].astype(np.float32)
+    mean = vector / np.linalg.norm(vector)
+    for file in files:
+        assert np.isclose(load_file(file)["centres"], mean, atol=1e-6).all(axis=1).any()
+    del database  # a reader of the version that must go
+    erase(path, Selection("image_sha256", digest(99)), "tests")
+    assert not list(path.rglob("index.*"))
+    assert verify(path, deep=True).ok
 
 
 def test_an_image_is_gone_from_every_file_and_the_rest_is_as_it_was(album):

@@ -10,16 +10,19 @@ import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from retclip.core.errors import DatabaseError, ResourceError
 from retclip.shards import durable
-from retclip.shards.search.coding import Codes, Coding
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.transforms import KeyTransform
+
+if TYPE_CHECKING:  # needs torch, `db info` does without
+    from retclip.shards.search.coding import Codes, Coding
 
 INDEX_FILE, NOTE_FILE = "index.safetensors", "index.json"
 _OLD_FILE = "index.faiss"  # of an earlier kind, which was never used where it found too little
@@ -67,16 +70,16 @@ def write_index(reader: ShardReader, transform: KeyTransform, coding: Coding) ->
     """
     content = save(vars(coding) | {"codes": coding.encode(reader, transform)})
     durable.sweep_staging(reader.folder)  # a build that was killed here
-    remove_index(reader)
+    remove_index(reader.folder)
     entry = durable.publish_file(reader.folder / INDEX_FILE, [content])
     said = {"bytes": entry.bytes, "rows": reader.rows, "sha256": entry.sha256, "transform": fingerprint(transform)}
     durable.publish_file(reader.folder / NOTE_FILE, [json.dumps(said, sort_keys=True).encode()])
 
 
-def remove_index(reader: ShardReader) -> None:
-    """Take the index of a shard away. Only for the holder of the lock."""
+def remove_index(shard: Path) -> None:
+    """Take the index of a shard's folder away. Only for the holder of the lock."""
     for name in (NOTE_FILE, INDEX_FILE, _OLD_FILE):
-        durable.remove(reader.folder / name)
+        durable.remove(shard / name)
 
 
 def read_index(reader: ShardReader, transform: KeyTransform) -> ShardCodes:
@@ -104,6 +107,8 @@ def _load(reader: ShardReader, note: dict[str, Any]) -> ShardCodes | str:
         content = (reader.folder / INDEX_FILE).read_bytes()
         if len(content) != note["bytes"] or hashlib.sha256(content).hexdigest() != note["sha256"]:
             return f"Its size or SHA-256 is not what {NOTE_FILE} says."
+        from retclip.shards.search.coding import Coding
+
         arrays = load(content)
         codes = arrays.pop("codes")
         found = ShardCodes(Coding(**arrays), codes)

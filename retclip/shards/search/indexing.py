@@ -64,7 +64,7 @@ def write_indexes(database: Database, transform: str | None = None) -> Indexed:
         recall = _recall(database, kind)
         kept = min(share for share in recall if share is not None) >= MINIMUM_RECALL
         for reader in readers if not kept else ():
-            index_files.remove_index(reader)
+            index_files.remove_index(reader.folder)
     return Indexed(len(lacking), recall, kept)
 
 

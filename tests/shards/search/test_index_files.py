@@ -49,7 +49,7 @@ def index_newer_version(database, make):
 
 def remove_indexes(database, make):
     for shard in database.snapshot.shards:
-        index_files.remove_index(shard.reader)
+        index_files.remove_index(shard.reader.folder)
 
 
 @pytest.mark.parametrize("change", [index_newer_version, remove_indexes])
