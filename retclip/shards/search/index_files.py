@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -31,10 +33,16 @@ _TYPES = {"bytes": int, "rows": int, "sha256": str, "transform": str}
 
 @dataclass(frozen=True)
 class ShardCodes:
-    """What an index holds: how a shard is coded, and the codes of its rows."""
+    """What an index holds.
+
+    Attributes:
+        coding: how the shard is coded; codes: (rows, ceil(c / 2)) its codes.
+        numbers: (R,) int32 place in `coding.classes` of each class of the shard, in the order of `ShardReader.ranges`.
+    """
 
     coding: Coding
     codes: Codes
+    numbers: npt.NDArray[np.int32]
 
 
 class IndexGone(Exception):
@@ -68,7 +76,8 @@ def write_index(reader: ShardReader, transform: KeyTransform, coding: Coding) ->
     Raises:
         ResourceError: E401 without room. DatabaseError: E310 where writing is refused.
     """
-    content = save(vars(coding) | {"codes": coding.encode(reader, transform)})
+    numbers = np.searchsorted(coding.classes, list(reader.ranges)).astype(np.int32)
+    content = save(vars(coding) | {"codes": coding.encode(reader, transform), "numbers": numbers})
     durable.sweep_staging(reader.folder)  # a build that was killed here
     remove_index(reader.folder)
     entry = durable.publish_file(reader.folder / INDEX_FILE, [content])
@@ -110,11 +119,13 @@ def _load(reader: ShardReader, note: dict[str, Any]) -> ShardCodes | str:
         from retclip.shards.search.coding import Coding
 
         arrays = load(content)
-        codes = arrays.pop("codes")
-        found = ShardCodes(Coding(**arrays), codes)
+        codes, numbers = arrays.pop("codes"), arrays.pop("numbers")
+        found = ShardCodes(Coding(**arrays), codes, numbers)
     except (OSError, SafetensorError, LookupError, TypeError) as error:
         return str(error)
-    return found if len(codes) == reader.rows else f"It has {len(codes)} rows."
+    if (len(codes), len(numbers)) != (reader.rows, len(reader.ranges)):
+        return f"It has {len(codes)} rows and {len(numbers)} classes."
+    return found
 
 
 def has_index(reader: ShardReader, transform: KeyTransform) -> bool:

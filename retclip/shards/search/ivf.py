@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from retclip.shards.search.backend import Backend
-from retclip.shards.search.coding import Codes, Coding
 from retclip.shards.search.faiss_products import Rows
-from retclip.shards.search.index_files import IndexGone, has_index, read_index
+from retclip.shards.search.index_files import IndexGone, ShardCodes, has_index, read_index
 from retclip.shards.search.lists import Lists
 from retclip.shards.search.pairs import Pairs
 from retclip.shards.search.quick_keys import Keys
@@ -110,12 +109,16 @@ class InvertedFiles:
         """Codes of all shards that have an index, by the way they are coded; the shards of the scope must have one."""
         wanted = np.unique(scope.shard).tolist()
         if transform.kind not in self._read:
-            alike: dict[bytes, tuple[Coding, dict[int, Codes]]] = {}
+            alike: dict[tuple[bytes, int], dict[int, ShardCodes]] = {}
             for shard, part in enumerate(self._snapshot.shards):
                 if shard in wanted or has_index(part.reader, transform):
                     found = read_index(part.reader, transform)
-                    alike.setdefault(found.coding.digest(), (found.coding, {}))[1][shard] = found.codes
-            self._read[transform.kind] = [Lists(self._snapshot, coding, codes) for coding, codes in alike.values()]
+                    # Where databases are layered the ids of their classes are moved.
+                    moved = next(iter(part.reader.ranges)) - int(found.coding.classes[found.numbers[0]])
+                    alike.setdefault((found.coding.digest(), moved), {})[shard] = found
+            self._read[transform.kind] = [
+                Lists(self._snapshot, next(iter(shards.values())).coding, shards) for shards in alike.values()
+            ]
         lists = self._read[transform.kind]
         for shard in set(wanted).difference(*(part.shards for part in lists)):
             raise IndexGone(self._snapshot.shards[shard].reader.entry.id)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from retclip.shards.search.coding import Codes, Coding
+from retclip.shards.search.coding import Coding
 from retclip.shards.search.faiss_products import Rows, products_with
+from retclip.shards.search.index_files import ShardCodes
 from retclip.shards.search.quick_keys import Keys
 from retclip.shards.search.row_scores import row_starts
 from retclip.shards.snapshot import Snapshot
@@ -22,25 +23,25 @@ class Lists:
     Attributes:
         coding: how they are coded.
         shards: whose rows they are.
-        classes: (L,) effective class of each list.
+        classes: (L,) effective class of each list, -1 for those without rows.
     """
 
-    def __init__(self, snapshot: Snapshot, coding: Coding, codes: Mapping[int, Codes]) -> None:
-        """Args: codes: those of the rows of each shard."""
+    def __init__(self, snapshot: Snapshot, coding: Coding, shards: Mapping[int, ShardCodes]) -> None:
+        """Args: shards: those of each number."""
         import faiss
 
-        self.coding, self.shards = coding, set(codes)
-        self.classes = np.array([snapshot.classes.effective(stored) for stored in coding.classes.tolist()])
+        self.coding, self.shards = coding, set(shards)
+        self.classes = np.full(len(coding.classes), -1)
         self._rows = np.zeros(len(coding.classes), np.int64)
         plain = coding.lists()
         starts = row_starts(snapshot)
-        for shard, of_shard in codes.items():
-            live = snapshot.live_mask(shard)
-            for class_id, (begin, end) in snapshot.shards[shard].reader.ranges.items():
+        for shard, found in shards.items():
+            live, ranges = snapshot.live_mask(shard), snapshot.shards[shard].reader.ranges
+            for number, (class_id, (begin, end)) in zip(found.numbers.tolist(), ranges.items(), strict=True):
                 rows = begin + np.flatnonzero(live[begin:end])
-                number = int(np.searchsorted(coding.classes, class_id))
-                arrays = (starts[shard] + rows, of_shard[rows])
+                arrays = (starts[shard] + rows, found.codes[rows])
                 plain.invlists.add_entries(number, len(rows), *map(faiss.swig_ptr, arrays))
+                self.classes[number] = snapshot.classes.effective(class_id)
                 self._rows[number] += len(rows)
         plain.ntotal = int(self._rows.sum())
         self._faiss: Any = faiss.IndexIVFPQFastScan(plain)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from retclip.shards.search import Searcher
 from retclip.shards.search.coding import Coding
+from retclip.shards.search.index_files import read_index, write_index
 from retclip.shards.search.lists import Lists
 
 
@@ -14,7 +15,11 @@ def coded(database, kind):
     transform = Searcher(database.snapshot).transform(kind)
     readers = [shard.reader for shard in database.snapshot.shards]
     coding = Coding.fit(readers, transform)
-    return coding, {number: coding.encode(reader, transform) for number, reader in enumerate(readers)}, transform
+    shards = {}
+    for number, reader in enumerate(readers):
+        write_index(reader, transform, coding)
+        shards[number] = read_index(reader, transform)
+    return coding, shards, transform
 
 
 def all_keys(database, transform):
@@ -27,9 +32,9 @@ def test_estimates_are_as_wrong_as_the_coding_says(make, tmp_path, kind):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(1_200, 200)) + rng.normal(size=(6, 200))[np.arange(1_200) % 6] + 0.5
     database = make.build(tmp_path / "d.retdb", segments, vectors.astype(np.float32), shard_rows=500)
-    coding, codes, transform = coded(database, kind)
+    coding, shards, transform = coded(database, kind)
     keys = all_keys(database, transform).astype(np.float32)
-    lists = Lists(database.snapshot, coding, codes)
+    lists = Lists(database.snapshot, coding, shards)
     ids, score, beyond = lists.search(keys[::10], range(6), 1_200)
     assert np.array_equal(beyond, score[:, -1])
     assert np.array_equal(np.sort(ids, axis=1), np.tile(np.arange(1_200), (120, 1)))
@@ -37,7 +42,7 @@ def test_estimates_are_as_wrong_as_the_coding_says(make, tmp_path, kind):
     wrong = score - np.take_along_axis(keys[::10] @ keys.T, ids, axis=1)
     assert np.sqrt(np.mean(wrong**2)) == pytest.approx(coding.error[0], rel=0.15)
     assert coding.error[0] < 0.05
-    assert codes[0].shape == (500, len(coding.levels) // 2)
+    assert shards[0].codes.shape == (500, len(coding.levels) // 2)
 
 
 @settings(max_examples=30, deadline=None)
@@ -46,9 +51,9 @@ def test_any_shape_of_keys_can_be_coded(make, tmp_path_factory, width, rows, cla
     segments, _ = make.rows(rows, classes=classes)
     vectors = np.random.default_rng(seed).normal(size=(rows, width)).astype(np.float32)
     database = make.build(tmp_path_factory.mktemp("any") / "d.retdb", segments, vectors, shard_rows=16)
-    coding, codes, transform = coded(database, "none")
+    coding, shards, transform = coded(database, "none")
     keys = all_keys(database, transform).astype(np.float32)
-    ids, score, beyond = Lists(database.snapshot, coding, codes).search(keys[:1], range(classes), rows + 3)
+    ids, score, beyond = Lists(database.snapshot, coding, shards).search(keys[:1], range(classes), rows + 3)
     if np.isposinf(beyond[0]):  # nothing can be told
         assert np.ptp(keys[:1] @ coding.directions.T @ coding.levels) < 1e-6
         return
@@ -60,11 +65,11 @@ def test_any_shape_of_keys_can_be_coded(make, tmp_path_factory, width, rows, cla
 def test_codes_are_packed_as_the_page_of_the_format_says(make, tmp_path):
     segments, vectors = make.rows(50, classes=3)
     database = make.build(tmp_path / "d.retdb", segments, vectors[:, :7])
-    coding, codes, transform = coded(database, "none")
+    coding, shards, transform = coded(database, "none")
     own = database.snapshot.shards[0].reader.row_classes()
     components = (all_keys(database, transform) - coding.centres[own]) @ coding.directions.T
     nearest = np.abs(components[:, :, None] - coding.levels).argmin(axis=2)
-    halves = np.stack([codes[0] & 15, codes[0] >> 4], axis=2).reshape(50, 8)
+    halves = np.stack([shards[0].codes & 15, shards[0].codes >> 4], axis=2).reshape(50, 8)
     assert np.mean(halves[:, :7] == nearest) > 0.99  # but for ties of rounding
     assert coding.directions @ coding.directions.T == pytest.approx(np.eye(7), abs=1e-5)
 
@@ -75,8 +80,8 @@ def test_lists_hold_live_rows_and_answer_with_asked_classes(make, tmp_path):
     with database.write("delete", "tests") as transaction:
         transaction.delete(segment_ids={segment.segment_id for segment in segments[::2]})
         database = transaction.commit()
-    coding, codes, transform = coded(database, "none")
-    lists = Lists(database.snapshot, coding, codes)
+    coding, shards, transform = coded(database, "none")
+    lists = Lists(database.snapshot, coding, shards)
     ids, *_ = lists.search(all_keys(database, transform)[:2].astype(np.float32), (1,), 60)
     start, wanted = 0, set()
     for number, shard in enumerate(database.snapshot.shards):

@@ -1,5 +1,6 @@
 """Searches through codes: nearly everything that is near, nothing that was not asked, and what happens in doubt."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retclip.core.segments import Neighbors
+from retclip.shards.layers import LayeredIndex
 from retclip.shards.search import Request, Searcher, ivf, planner, write_indexes
 
 QUERIES = np.random.default_rng(4).normal(size=(40, 16)).astype(np.float32)
@@ -160,3 +162,34 @@ def test_a_query_without_direction_is_answered(indexed, same_bits):
     searcher, request = Searcher(indexed.snapshot), Request(10, (1, 3), None, "centre")
     mean = searcher.transform("centre").offset[None]
     same_bits(searcher.search(mean, request, "ivf"), searcher.search(mean, request, "cpu"))
+
+
+@pytest.mark.parametrize("layering", ["first", "merged"])
+def test_layers_are_searched_through_their_indexes(indexed, make, tmp_path, no_least, layering):
+    """Ids of classes are moved there; a copy is coded in the same way, and its lists must not be taken for others."""
+    segments, _ = make.rows(1_500, classes=3, seed=3)
+    other = [replace(item, segment_id=n, label=f"thing {item.label}") for n, item in enumerate(segments)]
+    vectors = np.random.default_rng(8).normal(size=(1_500, 16)).astype(np.float32)
+    mine = make.build(tmp_path / "mine.retdb", other, vectors)
+    for database in (mine, indexed):
+        write_indexes(database, "none")
+    layers = LayeredIndex([mine, indexed, indexed], layering)
+    searcher = layers._searcher
+    request = Request(10, tuple(item.id for item in layers.classes), None, "none")
+    assert searcher.plan(40, request).backend == "ivf"
+    found, true = searcher.search(QUERIES, request, "ivf"), searcher.search(QUERIES, request, "cpu")
+    assert share_found(found, true) > 0.999
+
+
+def test_an_older_version_is_searched_through_an_index_of_a_newer_one(make, tmp_path, no_least):
+    """Whose coding knows a class that the older one has not."""
+    segments, vectors = make.rows(1_200, classes=3)
+    older = make.build(tmp_path / "d.retdb", segments[:900], vectors[:900])
+    with older.write("add", "tests") as transaction:
+        transaction.add([replace(item, label="new") for item in segments[900:]], vectors[900:])
+        newer = transaction.commit()
+    write_indexes(newer, "none")
+    searcher, request = Searcher(older.snapshot), Request(10, (0, 1, 2), None, "none")
+    assert searcher.plan(40, request).backend == "ivf"
+    queries = QUERIES[:, :8]
+    assert share_found(searcher.search(queries, request, "ivf"), searcher.search(queries, request, "cpu")) > 0.999
