@@ -11,7 +11,7 @@ MINIMUM_RECALL = 0.98  # an index that finds less on a sample is not used
 _GPU_WORK = 1 << 30  # multiplications below which carrying keys to a GPU costs more than the processor needs
 GPU_SHARE = 0.5  # of its memory, for keys: encoders live on the same device
 _SCAN_WORK = 10**8  # rows x queries per core that a processor scans in about half a second
-_INDEX_ROWS = 1_024  # asked rows for each hit; of fewer, most would have to be measured
+_INDEX_ROWS = 2_048  # asked rows for each hit; of fewer, a scan is done before what may be near is measured
 
 
 @dataclass(frozen=True)
