@@ -44,8 +44,10 @@ def index(
     inside, outside = done.recall
     document = {"database": database.name, "version": database.version, "indexed_shards": done.shards}
     document |= {"recall": {"asked_classes": inside, "other_classes": outside}, "kept": done.kept}
-    told = f"{done.shards} shards of {database.name}@{database.version} got an index; the others have one."
-    told += f"\nOf the true neighbours searches find {inside:.4f} for segments of asked classes"
+    told = (
+        f"{done.shards} of {len(database.snapshot.shards)} shards of {database.name}@{database.version} got an index."
+    )
+    told += f"\nOf the true neighbours of a sample searches find {inside:.4f} for segments of asked classes"
     told += "." if outside is None else f", {outside:.4f} for segments of others."
     if not done.kept:
         told += "\nThat is too little: the indexes were removed, and searches stay exact."

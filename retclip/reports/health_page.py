@@ -18,8 +18,8 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-ur
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}
 table{border-collapse:collapse;margin:0 0 2rem}th,td{text-align:left;padding:.3rem .8rem;vertical-align:top}
 tr+tr{border-top:1px solid #8884}td.number{text-align:right;font-variant-numeric:tabular-nums}
-.thumb{display:inline-block;width:96px;height:96px;background:#8882 center/contain no-repeat}
-figure{display:inline-block;margin:0 .6rem 0 0;width:96px}figcaption{font-size:12px;overflow-wrap:anywhere}"""
+.thumb{display:inline-block;width:128px;height:128px;background:#8882 center/contain no-repeat}
+figure{display:inline-block;margin:0 .6rem 0 0;width:128px}figcaption{font-size:12px;overflow-wrap:anywhere}"""
 
 
 def write_health_page(
@@ -123,5 +123,7 @@ def _picture(health: Health, gallery: Gallery, segment_id: int, label: str, dist
     style = gallery.style_class(segment_id)
     word = one_line(label) + ("" if distance is None else f" {distance:.3f}")
     shown = tag("span", class_=f"thumb {style}" if style else "thumb", role="img", aria_label=word)
-    lines = (word, f"{segment_id:016x}", one_line(health.pictures[segment_id]))
-    return tag("figure", shown, tag("figcaption", *(tag("div", line) for line in lines)))
+    address = one_line(health.pictures[segment_id])
+    lines = (word, f"{segment_id:016x}", address.rsplit("/", 1)[-1] or address)
+    # Paths are long, and mostly alike: the whole one shows under the pointer.
+    return tag("figure", shown, tag("figcaption", *(tag("div", line) for line in lines), title=address))
