@@ -86,13 +86,13 @@ class Coding:
         return hashlib.sha256(b"".join(part.tobytes() for part in parts)).digest()
 
     def lists(self) -> Any:
-        """FAISS's inverted file for codes, a list for each class, all empty; who searches it names the lists."""
+        """FAISS's inverted file for codes, a list for each class and two more, all empty. Who searches names lists."""
         import faiss
 
-        count = len(self.levels)
+        count, many = len(self.levels), len(self.classes) + 2
         unused = faiss.IndexFlatIP(count)
-        unused.add(np.zeros((len(self.classes), count), np.float32))
-        lists = faiss.IndexIVFPQ(unused, count, len(self.classes), count, 4, faiss.METRIC_INNER_PRODUCT)
+        unused.add(np.zeros((many, count), np.float32))
+        lists = faiss.IndexIVFPQ(unused, count, many, count, 4, faiss.METRIC_INNER_PRODUCT)
         faiss.copy_array_to_vector(self.levels.ravel(), lists.pq.centroids)
         lists.is_trained = True
         return lists

@@ -5,6 +5,8 @@ Those of a BLAS would spin on for a while after their product, on the cores that
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,15 @@ def products_of_pairs(asked: Keys, query: Rows, others: Keys, row: Rows) -> Keys
     before = (asked.shape[1], len(query))
     _call("pairwise_indexed_inner_product", (asked, query, others, row, product), before=before)
     return product
+
+
+def _after_fork() -> None:
+    # The thread that forked would wait for FAISS's threads, which the child does not have.
+    if "faiss" in sys.modules:
+        sys.modules["faiss"].omp_set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _call(name: str, arrays: tuple[npt.NDArray[Any], ...], *after: int, before: tuple[int, ...] = ()) -> None:

@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 
 from retclip.core.errors import DatabaseError, ResourceError
 from retclip.shards import durable
+from retclip.shards.manifest import unreadable
 from retclip.shards.shard_reader import ShardReader
 from retclip.shards.transforms import KeyTransform
 
@@ -100,7 +101,7 @@ def read_index(reader: ShardReader, transform: KeyTransform) -> ShardCodes:
     """
     note = _note(reader)
     while note is not None and note["transform"] == fingerprint(transform):
-        found = _load(reader, note)
+        found = _load(reader, note, transform.width(reader.dim))
         # A writer takes the note away before it touches the index: what was read belongs to a note that is still there.
         before, note = note, _note(reader)
         if note == before:
@@ -110,7 +111,7 @@ def read_index(reader: ShardReader, transform: KeyTransform) -> ShardCodes:
     raise IndexGone(reader.entry.id)
 
 
-def _load(reader: ShardReader, note: dict[str, Any]) -> ShardCodes | str:
+def _load(reader: ShardReader, note: dict[str, Any], width: int) -> ShardCodes | str:
     """The index that a note tells of, or in what they differ."""
     try:
         content = (reader.folder / INDEX_FILE).read_bytes()
@@ -123,9 +124,33 @@ def _load(reader: ShardReader, note: dict[str, Any]) -> ShardCodes | str:
         found = ShardCodes(Coding(**arrays), codes, numbers)
     except (OSError, SafetensorError, LookupError, TypeError) as error:
         return str(error)
-    if (len(codes), len(numbers)) != (reader.rows, len(reader.ranges)):
-        return f"It has {len(codes)} rows and {len(numbers)} classes."
-    return found
+    return found if _fits(found, reader, width) else f"Its arrays do not suit {reader.rows} rows of {width} numbers."
+
+
+def _fits(found: ShardCodes, reader: ShardReader, width: int) -> bool:
+    """Whether arrays are as the page of the format says: FAISS would read and write beyond others."""
+    coding, components = found.coding, found.coding.levels.shape[:1]
+    count, stored = found.coding.classes.shape[:1], np.array(list(reader.ranges))
+    shapes = (
+        (coding.classes, np.int32, count),
+        (coding.centres, np.float32, (*count, width)),
+        (coding.directions, np.float32, (*components, width)),
+        (coding.levels, np.float32, (*components, 16)),
+        (coding.error, np.float64, (1,)),
+        (found.codes, np.uint8, (reader.rows, *((number + 1) // 2 for number in components))),
+        (found.numbers, np.int32, stored.shape),
+    )
+    if any(array.dtype != kind or array.shape != shape for array, kind, shape in shapes):
+        return False
+    numbers, floats = found.numbers, (coding.centres, coding.directions, coding.levels, coding.error)
+    return bool(
+        len(numbers)
+        and 0 < coding.levels.size <= 16 * width
+        and all(np.isfinite(array).all() for array in floats)
+        and (np.diff(coding.classes) > 0).all()
+        and ((numbers >= 0) & (numbers < len(coding.classes))).all()
+        and np.ptp(stored - coding.classes[numbers]) == 0  # but that layers move all ids by one number
+    )
 
 
 def has_index(reader: ShardReader, transform: KeyTransform) -> bool:
@@ -141,7 +166,9 @@ def _note(reader: ShardReader) -> dict[str, Any] | None:
         note: dict[str, Any] = json.loads((reader.folder / NOTE_FILE).read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except OSError as error:
+        raise unreadable(reader.folder / NOTE_FILE, error) from error
+    except (ValueError, RecursionError) as error:
         raise _damaged(reader, f"{NOTE_FILE} is not JSON: {error}.") from error
     if not isinstance(note, dict) or any(not isinstance(note.get(key), kind) for key, kind in _TYPES.items()):
         raise _damaged(reader, f"{NOTE_FILE} does not have the keys {', '.join(_TYPES)}.")

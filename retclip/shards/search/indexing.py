@@ -39,7 +39,8 @@ class Indexed:
 def write_indexes(database: Database, transform: str | None = None) -> Indexed:
     """Give every shard that has none an index, with which searches look at the keys of few rows.
 
-    An index belongs to one key transform with the statistics of this version; `Database.plan` says whether one is used.
+    An index belongs to one key transform with the statistics of this version. Objects that were opened before go on
+    without; `Database.plan` says whether one is used.
 
     Args:
         database: the version to index.
@@ -57,6 +58,8 @@ def write_indexes(database: Database, transform: str | None = None) -> Indexed:
     readers = [shard.reader for shard in database.snapshot.shards]
     with writer_lock(database.path, "index"):
         lacking = [reader for reader in readers if not index_files.has_index(reader, keys)]
+        if not keys.width(database.space.dim):  # a whitening that no direction is left of
+            lacking = []
         if lacking:
             coding = Coding.fit(lacking, keys)
             for reader in lacking:

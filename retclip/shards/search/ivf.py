@@ -6,14 +6,16 @@ answer are left alone; a query of which too many rows remain in doubt is left to
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from retclip.core.errors import DatabaseError
 from retclip.shards.search.backend import Backend
 from retclip.shards.search.faiss_products import Rows
-from retclip.shards.search.index_files import IndexGone, ShardCodes, has_index, read_index
+from retclip.shards.search.index_files import IndexGone, ShardCodes, read_index
 from retclip.shards.search.lists import Lists
 from retclip.shards.search.pairs import Pairs
 from retclip.shards.search.quick_keys import Keys
@@ -26,6 +28,7 @@ from retclip.shards.transforms import KeyTransform
 ESTIMATES = (32, 128)  # for each hit; the second where the first are too few
 _FIRST = 3  # keys for each hit that tell the error of estimates
 _DEVIATIONS = 4.0  # that an estimate may be off: of a normal distribution, 3 in 100,000 are further above
+_COLUMNS = 1 << 22  # estimates that are held at a time
 _ROUNDING = 2.0**-12  # more than the float32 product of two keys is wrong by
 
 Mask = npt.NDArray[np.bool_]
@@ -61,18 +64,20 @@ class InvertedFiles:
     def candidates(
         self, asked: npt.NDArray[np.float64], request: Request, scope: Scope, transform: KeyTransform
     ) -> Pairs:
-        """See `backend.Backend`; `request.cap` must be None."""
-        assert request.cap is None
-        if not (len(asked) and len(scope)):
-            return Pairs.none()
+        """See `backend.Backend`; codes say nothing of limits per class."""
+        if request.cap is not None or not len(scope):
+            return self._scan.candidates(asked, request, scope, transform)
         found, doubtful, keys = [Pairs.none()], np.arange(len(asked)), asked.astype(np.float32)
-        for many in ESTIMATES:
-            guess = self._estimates(keys[doubtful], many * request.k, request, scope, transform)
-            pairs, settled = self._near(keys[doubtful], guess, request.k, scope, transform)
-            found.append(_renamed(pairs.take(settled[pairs.query]), doubtful))
-            doubtful = doubtful[~settled]
-            if not len(doubtful):
-                return Pairs.join(found)
+        for for_each_hit in ESTIMATES:
+            many, left = min(for_each_hit * request.k, len(scope)), [doubtful[:0]]
+            for some in np.array_split(doubtful, -(-len(doubtful) * many // _COLUMNS)) if len(doubtful) else ():
+                guess = self._estimates(keys[some], many, request, scope, transform)
+                pairs, settled = self._near(keys[some], guess, request.k, scope, transform)
+                found.append(_renamed(pairs.take(settled[pairs.query]), some))
+                left.append(some[~settled])
+            doubtful = np.concatenate(left)
+        if not len(doubtful):
+            return Pairs.join(found)
         found.append(_renamed(self._scan.candidates(asked[doubtful], request, scope, transform), doubtful))
         return Pairs.join(found)
 
@@ -107,22 +112,25 @@ class InvertedFiles:
 
     def _lists(self, scope: Scope, transform: KeyTransform) -> list[Lists]:
         """Codes of all shards that have an index, by the way they are coded; the shards of the scope must have one."""
-        wanted = np.unique(scope.shard).tolist()
-        if transform.kind not in self._read:
-            alike: dict[tuple[bytes, int], dict[int, ShardCodes]] = {}
-            for shard, part in enumerate(self._snapshot.shards):
-                if shard in wanted or has_index(part.reader, transform):
-                    found = read_index(part.reader, transform)
-                    # Where databases are layered the ids of their classes are moved.
-                    moved = next(iter(part.reader.ranges)) - int(found.coding.classes[found.numbers[0]])
-                    alike.setdefault((found.coding.digest(), moved), {})[shard] = found
-            self._read[transform.kind] = [
-                Lists(self._snapshot, next(iter(shards.values())).coding, shards) for shards in alike.values()
+        wanted, lists = set(scope.shard.tolist()), self._read.get(transform.kind, [])
+        if wanted.difference(*(part.shards for part in lists)):
+            lists = self._read[transform.kind] = [
+                Lists(self._snapshot, next(iter(shards.values())).coding, shards)
+                for shards in self._alike(wanted, transform)
             ]
-        lists = self._read[transform.kind]
-        for shard in set(wanted).difference(*(part.shards for part in lists)):
-            raise IndexGone(self._snapshot.shards[shard].reader.entry.id)
         return lists
+
+    def _alike(self, wanted: set[int], transform: KeyTransform) -> list[dict[int, ShardCodes]]:
+        """What was read of the shards, by number, in groups that are coded alike."""
+        alike: dict[tuple[bytes, int], dict[int, ShardCodes]] = {}
+        for shard, part in enumerate(self._snapshot.shards):
+            # What concerns other questions must not stop this one.
+            with nullcontext() if shard in wanted else suppress(IndexGone, DatabaseError):
+                found = read_index(part.reader, transform)
+                # Where databases are layered the ids of their classes are moved.
+                moved = next(iter(part.reader.ranges)) - int(found.coding.classes[found.numbers[0]])
+                alike.setdefault((found.coding.digest(), moved), {})[shard] = found
+        return list(alike.values())
 
     def _pairs(self, query: Rows, row: Rows, score: Keys, scope: Scope) -> Pairs:
         starts, position = row_starts(self._snapshot), np.empty(len(row), np.int64)

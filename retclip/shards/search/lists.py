@@ -45,6 +45,9 @@ class Lists:
                 self._rows[number] += len(rows)
         plain.ntotal = int(self._rows.sum())
         self._faiss: Any = faiss.IndexIVFPQFastScan(plain)
+        empty: Any = faiss.ArrayInvertedLists(plain.nlist, plain.code_size)
+        plain.replace_invlists(empty, True)  # what was packed is not needed twice, and FAISS keeps `plain`
+        empty.this.disown()
         self._faiss.implem = _RESERVOIR
 
     def search(self, asked: Keys, classes: Sequence[int], many: int) -> tuple[Rows, Keys, Keys]:
@@ -61,15 +64,27 @@ class Lists:
         if not len(lists):
             return ids, score, score[:, -1]
         turned = products_with(asked, self.coding.directions, np.arange(len(self.coding.directions)))
-        whole, every = products_with(asked, self.coding.centres, lists), np.tile(lists, (count, 1))
+        whole = self._with_room(products_with(asked, self.coding.centres, lists), turned)
+        every = np.tile(np.append(lists, len(self.classes) + np.arange(2)), (count, 1))
         library: Any = faiss
         pointer = library.swig_ptr
         # The Python wrapper takes no parameters.
         self._faiss.search_preassigned_c(
             count, pointer(turned), many, pointer(every), pointer(whole), pointer(score), pointer(ids), False,
-            library.IVFSearchParameters(nprobe=len(lists)),
+            library.IVFSearchParameters(nprobe=every.shape[1]),
         )  # fmt: skip
         score[ids < 0] = -np.inf
         # Of a query whose products with all levels are the same, a zero one for instance, FAISS returns nothing.
         lost = (ids >= 0).sum(axis=1) < min(many, self._rows[lists].sum())
         return ids, score, np.where(lost, np.float32(np.inf), score[:, -1])
+
+    def _with_room(self, whole: Keys, turned: Keys) -> Keys:
+        """(M, n + 2) products with centres (M, n), and one below and one above them for the two lists without rows.
+
+        FAISS counts in units of which 65,535 span all sums, and rounds every part: without room the highest sums would
+        start again at 0, and the lowest count as none.
+        """
+        low, high = whole.min(axis=1), whole.max(axis=1)
+        span = high - low + np.abs(turned) @ np.ptp(self.coding.levels, axis=1)
+        room = np.maximum(span * 2.0**-8, 1e-6)
+        return np.column_stack([whole, low - room, high + room]).astype(np.float32)

@@ -60,13 +60,14 @@ class Searcher:
 
     def _is_indexed(self, scope: Scope, transform: str) -> bool:
         shards = frozenset(scope.shard.tolist())
-        if (shards, transform) not in self._indexed:
+        known = self._indexed.get((shards, transform))  # another thread may take all away at any time
+        if known is None:
             from retclip.shards.search import index_files
 
             key = self.transform(transform)
             readers = (self._snapshot.shards[shard].reader for shard in shards)
-            self._indexed[shards, transform] = all(index_files.has_index(reader, key) for reader in readers)
-        return self._indexed[shards, transform]
+            known = self._indexed[shards, transform] = all(index_files.has_index(reader, key) for reader in readers)
+        return known
 
     def search(
         self, queries: npt.NDArray[np.floating], request: Request, backend: BackendName | None = None

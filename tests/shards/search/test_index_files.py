@@ -62,11 +62,11 @@ def test_a_reader_whose_index_is_replaced_goes_on_without(indexed, make, monkeyp
     else:
         real, done = index_files._load, []
 
-        def overtaken(reader, note):
+        def overtaken(*arguments):
             if not done:
                 done.append(True)
                 change(indexed, make)
-            return real(reader, note)
+            return real(*arguments)
 
         monkeypatch.setattr(index_files, "_load", overtaken)
     found = searcher.search(QUERIES, REQUEST)
@@ -102,21 +102,69 @@ def test_a_damaged_index_is_named_and_refused(indexed, damage):
     assert caught.value.code == "E311"
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 64, "codes", "rows"])
-def test_a_note_that_vouches_for_nonsense_does_not_help_it(indexed, content):
-    reader = indexed.snapshot.shards[0].reader
-    arrays = index_files.load((reader.folder / "index.safetensors").read_bytes())
-    if content == "codes":
-        del arrays["codes"]
-    elif content == "rows":
-        arrays["codes"] = arrays["codes"][1:]
-    data = content if isinstance(content, bytes) else index_files.save(arrays)
+def vouch_for(reader, data):
+    """A note that fits, whatever it says it fits."""
     entry = durable.publish_file(reader.folder / "index.safetensors", [data])
     note = json.loads((reader.folder / "index.json").read_text()) | {"bytes": entry.bytes, "sha256": entry.sha256}
     (reader.folder / "index.json").write_text(json.dumps(note))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"no arrays"])
+def test_a_note_that_vouches_for_nonsense_does_not_help_it(indexed, content):
+    reader = indexed.snapshot.shards[0].reader
+    vouch_for(reader, content)
     with pytest.raises(DatabaseError, match="is damaged") as caught:
         index_files.read_index(reader, Searcher(indexed.snapshot).transform("centre"))
     assert caught.value.code == "E311"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("codes", lambda a: a[1:]),
+        ("codes", lambda a: a[:, :1]),
+        ("codes", lambda a: a.astype(np.int8)),
+        ("codes", lambda a: np.zeros((), np.uint8)),
+        ("centres", lambda a: a[:0]),
+        ("centres", lambda a: a[:, :1]),
+        ("centres", lambda a: a.astype(np.float64)),
+        ("centres", lambda a: a * np.nan),
+        ("classes", lambda a: np.arange(3_000_000, dtype=np.int32)),
+        ("classes", lambda a: a[::-1].copy()),
+        ("directions", lambda a: np.ones((1_000_000, 1), np.float32)),
+        ("levels", lambda a: a[:, :1]),
+        ("levels", lambda a: a[:0]),
+        ("error", lambda a: a[:0]),
+        ("numbers", lambda a: a + 1),
+        ("numbers", lambda a: a * 0),
+        ("numbers", lambda a: -a),
+        ("numbers", lambda a: a[::-1].copy()),
+        ("numbers", lambda a: a.astype(np.float32)),
+        ("numbers", None),
+        ("more", lambda a: np.zeros(1)),
+    ],
+)
+def test_arrays_that_do_not_fit_together_never_reach_faiss(indexed, name, change):
+    reader = indexed.snapshot.shards[0].reader
+    arrays = index_files.load((reader.folder / "index.safetensors").read_bytes())
+    arrays.pop(name, None) if change is None else arrays.update({name: change(arrays.get(name))})
+    vouch_for(reader, index_files.save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
+    with pytest.raises(DatabaseError, match="is damaged") as caught:
+        Searcher(indexed.snapshot).search(QUERIES, REQUEST, "ivf")
+    assert caught.value.code == "E311"
+
+
+@pytest.mark.parametrize("note", ["folder", "[" * 200_000])
+def test_a_note_that_cannot_be_read_is_told(indexed, note):
+    path = indexed.snapshot.shards[0].reader.folder / "index.json"
+    path.unlink()
+    if note == "folder":
+        path.mkdir()
+    else:
+        path.write_text(note)
+    with pytest.raises(DatabaseError) as caught:
+        Searcher(indexed.snapshot).plan(40, REQUEST)
+    assert caught.value.code == ("E320" if note == "folder" else "E311")
 
 
 def test_new_statistics_make_an_index_unusable(indexed, make):

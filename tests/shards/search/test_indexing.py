@@ -28,3 +28,10 @@ def test_an_index_that_finds_too_little_is_removed(indexed, monkeypatch):
     assert (done.recall, done.kept) == ((1.0, 0.97), False)
     for shard in indexed.snapshot.shards:
         assert not list(shard.reader.folder.glob("index.*"))
+
+
+def test_keys_without_numbers_need_no_index(make, tmp_path):
+    """Of rows that are all equal, whitening leaves no direction."""
+    segments, _ = make.rows(60)
+    database = make.build(tmp_path / "equal.retdb", segments, np.ones((60, 8), np.float32))
+    assert write_indexes(database, "whiten").shards == 0

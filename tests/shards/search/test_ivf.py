@@ -1,5 +1,8 @@
 """Searches through codes: nearly everything that is near, nothing that was not asked, and what happens in doubt."""
 
+import os
+import signal
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retclip.core.errors import DatabaseError
 from retclip.core.segments import Neighbors
 from retclip.shards.layers import LayeredIndex
 from retclip.shards.search import Request, Searcher, ivf, planner, write_indexes
@@ -193,3 +197,67 @@ def test_an_older_version_is_searched_through_an_index_of_a_newer_one(make, tmp_
     assert searcher.plan(40, request).backend == "ivf"
     queries = QUERIES[:, :8]
     assert share_found(searcher.search(queries, request, "ivf"), searcher.search(queries, request, "cpu")) > 0.999
+
+
+def test_a_child_that_is_forked_after_a_search_answers(indexed):
+    """FAISS's threads are not copied with it."""
+    searcher, request = Searcher(indexed.snapshot), Request(4, (0, 2), None, "centre")
+    before = searcher.search(QUERIES, request, "ivf").segment_id
+    child = os.fork()
+    if not child:
+        same = np.array_equal(searcher.search(QUERIES, request, "ivf").segment_id, before)
+        os._exit(0 if same else 1)
+    for _ in range(600):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert done
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_the_best_row_does_not_vanish_where_classes_are_far_apart(make, tmp_path):
+    """FAISS's sums of 16 bits have no room above the product with the farthest centre, if none is made."""
+    rng = np.random.default_rng(0)
+    segments, _ = make.rows(3_000, classes=2)
+    side = np.array([1.0 if segment.label == "class 0" else -1.0 for segment in segments])
+    rare = rng.choice([-1, 0, 1], size=(3_000, 3), p=[0.07, 0.86, 0.07]) * 0.002 * np.linspace(1, 1.3, 3)
+    vectors = np.column_stack([side, rare + rng.normal(size=(3_000, 3)) * 6e-5]).astype(np.float32)
+    database = make.build(tmp_path / "far.retdb", segments, vectors)
+    write_indexes(database, "none")
+    searcher, request = Searcher(database.snapshot), Request(4, (0, 1), None, "none")
+    queries = np.column_stack([np.full(200, 0.9), rng.uniform(0.1, 0.5, (200, 3))])
+    found, true = searcher.search(queries, request, "ivf"), searcher.search(queries, request, "cpu")
+    assert np.array_equal(found.distance, true.distance)
+
+
+def test_a_limit_per_class_is_kept_exactly(indexed, same_bits):
+    searcher, request = Searcher(indexed.snapshot), Request(6, (0, 1, 2, 3), 2, "centre")
+    same_bits(searcher.search(QUERIES, request, "ivf"), searcher.search(QUERIES, request, "cpu"))
+
+
+def test_estimates_are_held_for_few_queries_at_a_time(indexed, same_bits, monkeypatch):
+    searcher, request = Searcher(indexed.snapshot), Request(10, (1, 3), None, "centre")
+    whole = searcher.search(QUERIES, request, "ivf")
+    monkeypatch.setattr(ivf, "_COLUMNS", 700)
+    same_bits(searcher.search(QUERIES, request, "ivf"), whole)
+
+
+def test_a_damaged_index_stops_only_those_who_need_it(make, tmp_path):
+    segments, vectors = make.rows(900, classes=3)
+    order = sorted(range(900), key=lambda n: segments[n].label)
+    database = make.build(tmp_path / "d.retdb", [segments[n] for n in order], vectors[order], shard_rows=300)
+    write_indexes(database, "none")
+    searcher = Searcher(database.snapshot)
+    alone = {c for c in (0, 1, 2) if len(list(database.snapshot.class_rows(c))) == 1}
+    broken = next(iter(alone))
+    [(shard, _)] = database.snapshot.class_rows(broken)
+    path = database.snapshot.shards[shard].reader.folder / "index.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    other = next(c for c in (0, 1, 2) if shard not in {s for s, _ in database.snapshot.class_rows(c)})
+    assert (searcher.search(vectors[:4], Request(3, (other,), None, "none"), "ivf").class_id == other).all()
+    with pytest.raises(DatabaseError, match="is damaged"):
+        searcher.search(vectors[:4], Request(3, (broken,), None, "none"), "ivf")
