@@ -25,10 +25,10 @@ def products_with(asked: Keys, others: Keys, some: Rows) -> Keys:
 
 
 def products_of_pairs(asked: Keys, query: Rows, others: Keys, row: Rows) -> Keys:
-    """(n,) products of rows `query` (n,) of (M, r) and rows `row` (n,) of (N, r)."""
+    """(n,) products of rows `query` of (M, r) and rows `row` of (N, r); by one thread, as callers are several."""
     product = np.empty(len(query), np.float32)
     before = (asked.shape[1], len(query))
-    _call("pairwise_indexed_inner_product", (asked, query, others, row, product), before=before)
+    _call("pairwise_indexed_inner_product", (asked, query, others, row, product), before=before, threads=1)
     return product
 
 
@@ -41,10 +41,17 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _call(name: str, arrays: tuple[npt.NDArray[Any], ...], *after: int, before: tuple[int, ...] = ()) -> None:
+def _call(
+    name: str, arrays: tuple[npt.NDArray[Any], ...], *after: int, before: tuple[int, ...] = (), threads: int = 0
+) -> None:
     """One of FAISS's functions that its types leave out. It sees pointers, so the arrays must outlive the call."""
     import faiss
 
     library: Any = faiss
     lasting = [np.ascontiguousarray(array) for array in arrays]
-    getattr(library, name)(*before, *map(library.swig_ptr, lasting), *after)
+    usual = library.omp_get_max_threads()  # of this thread, as what is set
+    try:
+        library.omp_set_num_threads(threads or usual)
+        getattr(library, name)(*before, *map(library.swig_ptr, lasting), *after)
+    finally:
+        library.omp_set_num_threads(usual)

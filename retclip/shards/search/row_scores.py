@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,32 +16,23 @@ from retclip.shards.snapshot import Snapshot
 from retclip.shards.transforms import KeyTransform
 
 _STEP_ROWS = 512  # few calls, and keys that a processor's cache can nearly hold
-_ROOM_ROWS = 4_096
-
-Part = tuple[ShardReader, Rows, slice]
 
 
 def fill_keys(reader: ShardReader, transform: KeyTransform, rows: Rows, out: Keys) -> None:
     """Write the keys of n rows of a shard into (n, r), with all cores."""
-    _fill([(reader, rows, slice(0, len(rows)))], transform, out)
-
-
-def _fill(parts: list[Part], transform: KeyTransform, out: Keys) -> None:
-    """Write the keys of rows of shards into slices of `out`."""
-
-    def fill(part: Part) -> None:
-        reader, rows, place = part
-        # numpy.memmap is slow to index
-        quick_keys(np.asarray(reader.vectors)[rows], transform, out[place])
-
-    steps = [
-        (reader, step, slice(place.start + begin, place.start + begin + len(step)))
-        for reader, rows, place in parts
-        for begin in range(0, len(rows), _STEP_ROWS)
-        for step in [rows[begin : begin + _STEP_ROWS]]
-    ]
+    vectors = np.asarray(reader.vectors)  # numpy.memmap is slow to index
+    steps = [slice(begin, begin + _STEP_ROWS) for begin in range(0, len(rows), _STEP_ROWS)]
     with Threads(torch.get_num_threads()) as threads:
-        list(threads.map(fill, steps))
+        list(threads.map(lambda step: quick_keys(vectors[rows[step]], transform, out[step]), steps))
+
+
+class _Block(NamedTuple):
+    """Distinct rows of one shard, and the pairs (numbers among all pairs) with each of them, one after another."""
+
+    reader: ShardReader
+    rows: Rows
+    pairs: Rows
+    place: Rows
 
 
 def score_rows(snapshot: Snapshot, transform: KeyTransform, asked: Keys, query: Rows, row: Rows) -> Keys:
@@ -48,27 +40,34 @@ def score_rows(snapshot: Snapshot, transform: KeyTransform, asked: Keys, query: 
 
     Rows count through all shards of the snapshot. A product is within a few units of 2^-16 of that of true keys.
     """
-    rows, place = np.unique(row, return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    first = np.searchsorted(place[order], np.arange(len(rows) + 1))
     score = np.empty(len(row), np.float32)
-    room = np.empty((min(len(rows), _ROOM_ROWS), asked.shape[1]), np.float32)  # once: fresh memory is slow to touch
-    for begin in range(0, len(rows), _ROOM_ROWS):
-        some = rows[begin : begin + _ROOM_ROWS]
-        _fill(_parts(snapshot, some), transform, room)
-        pairs = order[first[begin] : first[begin + len(some)]]
-        score[pairs] = products_of_pairs(asked, query[pairs], room, place[pairs] - begin)
+
+    def fill(blocks: list[_Block]) -> None:
+        room = np.empty((_STEP_ROWS, asked.shape[1]), np.float32)  # once: fresh memory is slow to touch
+        for block in blocks:
+            keys = room[: len(block.rows)]
+            quick_keys(np.asarray(block.reader.vectors)[block.rows], transform, keys)
+            score[block.pairs] = products_of_pairs(asked, query[block.pairs], keys, block.place)
+
+    cores, blocks = torch.get_num_threads(), _blocks(snapshot, row)
+    with Threads(cores) as threads:
+        list(threads.map(fill, [blocks[core::cores] for core in range(min(cores, len(blocks)))]))
     return score
 
 
-def _parts(snapshot: Snapshot, rows: Rows) -> list[Part]:
-    """Ascending rows of a snapshot by the shards that hold them."""
+def _blocks(snapshot: Snapshot, row: Rows) -> list[_Block]:
+    rows, place = np.unique(row, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    first = np.searchsorted(place[order], np.arange(len(rows) + 1))
     starts = row_starts(snapshot)
-    cuts = pairwise(np.searchsorted(rows, starts).tolist())
-    return [
-        (shard.reader, rows[begin:end] - start, slice(begin, end))
-        for shard, start, (begin, end) in zip(snapshot.shards, starts[:-1], cuts, strict=True)
-    ]
+    blocks = []
+    for shard, span in enumerate(pairwise(np.searchsorted(rows, starts).tolist())):
+        for begin in range(*span, _STEP_ROWS):
+            end = min(begin + _STEP_ROWS, span[1])
+            pairs = order[first[begin] : first[end]]
+            local = rows[begin:end] - starts[shard]
+            blocks.append(_Block(snapshot.shards[shard].reader, local, pairs, place[pairs] - begin))
+    return blocks
 
 
 def row_starts(snapshot: Snapshot) -> Rows:
