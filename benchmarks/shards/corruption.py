@@ -20,19 +20,20 @@ from tempfile import TemporaryDirectory
 from workload import SPACE, rows
 
 from retclip.shards import Database, Ledger, verify
+from retclip.shards.search import write_indexes
 
 ROWS, DIM = 12, 8
 
 
 def make(path: Path) -> Ledger:
-    """A database of two versions with a bitmap of deleted rows, and a ledger with one unit."""
+    """A database of two versions with a bitmap of deleted rows and a search index, and a ledger with one unit."""
     segments, vectors = rows(1, ROWS)
     with Database.create(path, replace(SPACE, dim=DIM), {}).write("build", "benchmark") as transaction:
         transaction.add(segments, vectors[:, :DIM])
         database = transaction.commit()
     with database.write("delete", "benchmark") as transaction:
         transaction.delete(segment_ids=[segments[0].segment_id])
-        transaction.commit()
+        write_indexes(transaction.commit(), "none")
     ledger = Ledger(path, "corruption")
     ledger.put("unit", segments, vectors[:, :DIM], {})
     return ledger

@@ -112,19 +112,15 @@ class Ours:
         """Our own times: the first search of a vocabulary, later ones, with a limit per class, and the floor."""
         question = self.question
         first, first_indexed = self.first("cpu"), self.first("ivf")
-        rows = np.concatenate([np.arange(r.start, r.stop) for r in self.corpus.ranges(question.classes)])
-        kernel = fastest_cpu_kernel()
-        held = [kernel.rounded(self.corpus.vectors[rows[at : at + 65_536]])[0] for at in range(0, len(rows), 65_536)]
-        asked, _ = kernel.rounded(question.queries)
-        out = torch.empty((65_536, len(question.queries)))
         others = question.others()
+        rows, floor = self._floor()
         times = _interleaved(
             {
                 "ours": lambda: self.ask("cpu"),
                 "ours_per_class": lambda: self.ask("cpu", PER_CLASS),
                 "indexed": lambda: self.ask("ivf"),
                 "indexed_new_queries": lambda: self.ask("ivf", queries=next(others)),
-                "floor": lambda: [kernel.product(asked, part, out[: len(part)]) for part in held],
+                "floor": floor,
             },
             reps,
         )
@@ -132,11 +128,11 @@ class Ours:
         result = {
             "share": question.share,
             "classes": len(self._classes),
-            "rows": len(rows),
+            "rows": rows,
             "queries": len(question.queries),
             "first_ms": round(first * 1e3, 2),
             "first_indexed_ms": round(first_indexed * 1e3, 2),
-            "plan": [plan.backend, plan.reason, kernel.name],
+            "plan": [plan.backend, plan.reason, fastest_cpu_kernel().name],
             **{f"{name}_ms": _summary(seconds) for name, seconds in times.items()},
             "per_class_k": PER_CLASS,
             "indexed": judge(self.corpus, question, self.ask("ivf"), self.ask("cpu")),
@@ -144,6 +140,15 @@ class Ours:
         }
         print(json.dumps(result), flush=True)
         return result
+
+    def _floor(self) -> tuple[int, Callable[[], object]]:
+        """Number of asked rows, and their bare product with the queries in the machine's fastest format."""
+        ranges = self.corpus.ranges(self.question.classes)
+        rows, kernel = np.concatenate([np.arange(r.start, r.stop) for r in ranges]), fastest_cpu_kernel()
+        held = [kernel.rounded(self.corpus.vectors[rows[at : at + 65_536]])[0] for at in range(0, len(rows), 65_536)]
+        asked, _ = kernel.rounded(self.question.queries)
+        out = torch.empty((65_536, len(self.question.queries)))
+        return len(rows), lambda: [kernel.product(asked, part, out[: len(part)]) for part in held]
 
 
 def _duel(ours: Ours, theirs: Callable[[int], Rows], reps: int) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from retclip.core.files import prepare_folder, write_bytes
+from retclip.core.sealed import Arrays, read_sealed, seal
 from retclip.core.segments import Neighbors
 from retclip.query.near_rows import KINDS, KnownRows, Rows
 from retclip.query.nearby import Nearby, Recollection, observe_nearby
 from retclip.query.observations import file_name
 from retclip.query.question import Question, find_neighbors
-from retclip.query.sealed import Arrays, read_sealed, seal
 
 _KNOWN = "known.safetensors"
 _SPARE = 32  # more rows than a question asks are kept of every key, at least

@@ -20,9 +20,9 @@ from retclip.core.errors import InputError, require
 from retclip.core.files import prepare_folder, write_bytes, write_json
 from retclip.core.masks import Frame, MaskSet
 from retclip.core.panoptic import ids_to_rgb, rgb_to_ids
+from retclip.core.sealed import Arrays, read_sealed, seal
 from retclip.query.atoms import AtomOutline, Atoms, outline, split_into_atoms
 from retclip.query.scoring import Observation
-from retclip.query.sealed import Arrays, read_sealed, seal
 
 _TABLES = ("clip", "in_vocab", "void", "valid")
 _NOTES = {"sha256", "origin", "height", "width"}

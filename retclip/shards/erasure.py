@@ -123,7 +123,6 @@ def erase(database: Path, selection: Selection, program: str) -> Proof:
         # What shards are coded with is drawn from rows of all of them; the mean key of a class may be that of one row.
         for shard in (database / "shards").iterdir():
             if shard.is_dir():
-                durable.sweep_staging(shard)  # an index whose builder was killed
                 remove_index(shard)
                 durable.sync_folder(shard)
         versions = _remove_versions(database, found)

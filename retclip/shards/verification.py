@@ -84,7 +84,7 @@ def verify(path: Path, version: int | None = None, deep: bool = False) -> Verify
 
 def untouched(path: Path, report: VerifyReport) -> list[int]:
     """Whole manifests that name no file with a problem, as versions; none when FORMAT has one."""
-    files = {problem.file for problem in report.problems}
+    files = {problem.file for problem in report.problems if problem.code != "E311"}  # versions do without an index
     if "FORMAT" in files:
         return []
     # A problem names a file of a shard; a version names the folder.
@@ -158,6 +158,18 @@ def _check_shard_files(path: Path, entry: ShardEntry, manifest: Manifest, report
         _note(report, relative, lambda: read_deletes(path, entry))
     if deep and report.ok:
         _note(report, f"shards/{entry.id}", lambda: _check_rows(reader, manifest))
+    if deep and report.ok:
+        _check_index(reader, report)
+
+
+def _check_index(reader: ShardReader, report: VerifyReport) -> None:
+    """An index is no part of the version, but who uses it must not be led astray."""
+    from retclip.shards.search.index_files import INDEX_FILE, check_index
+
+    if (reader.folder / INDEX_FILE).exists():
+        relative = f"shards/{reader.entry.id}/{INDEX_FILE}"
+        report.checked.append(relative)
+        _note(report, relative, lambda: check_index(reader))
 
 
 def _check_rows(reader: ShardReader, manifest: Manifest) -> None:

@@ -7,10 +7,10 @@ from safetensors.numpy import save
 
 from retclip.core.errors import InputError
 from retclip.core.masks import Frame, MaskSet
+from retclip.core.sealed import read_sealed
 from retclip.query.atoms import outline, split_into_atoms
 from retclip.query.observations import ObservationStore, ObservedImage
 from retclip.query.scoring import Observation
-from retclip.query.sealed import read_sealed
 
 IDENTITY = {"feature_space": "abc", "scales": [1.0, 2.0]}
 

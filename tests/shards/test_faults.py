@@ -219,9 +219,6 @@ def test_files_from_the_future_or_the_past_stay_when_a_version_names_them(databa
     assert verify(database.path, deep=True).ok
 
 
-# Folders.
-
-
 # Locks.
 
 
@@ -329,6 +326,3 @@ def test_the_lock_of_a_dead_writer_is_free_and_its_staging_swept(database):
         transaction.set_transform("centre")
         assert transaction.commit().version == 3
     assert verify(database.path, deep=True).ok
-
-
-# Torn manifests.

@@ -11,6 +11,7 @@ import pytest
 from retclip.core.errors import DatabaseError
 from retclip.shards import Database, verify
 from retclip.shards.manifest import current_manifest, manifest_path
+from retclip.shards.search import write_indexes
 
 
 @pytest.mark.parametrize("stage", ["open", "changed", "staged"])
@@ -90,10 +91,11 @@ def test_changed_bytes_of_every_kind_of_file_are_found(make, tmp_path):
     with Database.open(path).write("delete", "tests") as transaction:
         transaction.delete(segment_ids=[segments[0].segment_id])
         database = transaction.commit()
+    write_indexes(database, "none")
     shard = path / "shards" / database.manifest.shards[0].id
     bitmaps = [path / "deletes" / f"{entry.deletes.id}.roaring" for entry in database.manifest.shards]
     files = [path / "FORMAT", *bitmaps, *sorted(shard.iterdir()), *sorted((path / "manifests").iterdir())]
-    assert len(files) == 1 + 1 + 7 + 3
+    assert len(files) == 1 + 1 + 8 + 3
     for file in files:
         whole = file.read_bytes()
         inner = range(48, len(whole) - 48)

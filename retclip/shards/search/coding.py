@@ -52,13 +52,14 @@ class Coding:
     @classmethod
     def fit(cls, readers: Sequence[ShardReader], transform: KeyTransform) -> Coding:
         """The coding that suits some shards, from rows all over them."""
-        step = max(sum(reader.rows for reader in readers) // _SAMPLE_ROWS, 1)
+        step = -(-sum(reader.rows for reader in readers) // _SAMPLE_ROWS)
         keys, stored = zip(*(_sample(reader, transform, step) for reader in readers), strict=True)
         sample = np.concatenate(keys)
         classes, number = np.unique(np.concatenate(stored), return_inverse=True)
         centres = _means(sample, number)
-        directions = _directions(sample, sample - centres[number])
-        turned = (sample - centres[number]) @ directions.T
+        differences = sample - centres[number]
+        directions = _directions(sample, differences)
+        turned = differences @ directions.T
         levels: Keys = turned.std(axis=0)[:, None] * _LEVELS
         some = slice(None, None, max(len(sample) // _ERROR_ROWS, 1))
         rounded = np.take_along_axis(levels, np.abs(turned[some, :, None] - levels).argmin(axis=2).T, axis=1).T

@@ -1,24 +1,24 @@
 """`index.safetensors`: optional codes of one shard, in lists that never mix classes.
 
-Rebuildable, never named by a manifest and never the only copy of a vector. It codes keys of one transform; a database
-whose statistics changed needs it built again. `index.json` beside it, written last, says what it is and has its digest.
+Rebuildable, never named by a manifest and never the only copy of a vector. It codes keys of one transform, whose
+fingerprint stands in its head; a database whose statistics changed needs it built again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
 from retclip.core.errors import DatabaseError, ResourceError
+from retclip.core.sealed import Arrays, read_notes, seal, unseal
 from retclip.shards import durable
 from retclip.shards.manifest import unreadable
 from retclip.shards.shard_reader import ShardReader
@@ -27,9 +27,9 @@ from retclip.shards.transforms import KeyTransform
 if TYPE_CHECKING:  # needs torch, `db info` does without
     from retclip.shards.search.coding import Codes, Coding
 
-INDEX_FILE, NOTE_FILE = "index.safetensors", "index.json"
-_OLD_FILE = "index.faiss"  # of an earlier kind, which was never used where it found too little
-_TYPES = {"bytes": int, "rows": int, "sha256": str, "transform": str}
+INDEX_FILE = "index.safetensors"
+_OLD_FILES = ("index.faiss", "index.json")  # of an earlier kind, which found too little to be used
+_TRANSFORM = "transform"
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,15 @@ def write_index(reader: ShardReader, transform: KeyTransform, coding: Coding) ->
         ResourceError: E401 without room. DatabaseError: E310 where writing is refused.
     """
     numbers = np.searchsorted(coding.classes, list(reader.ranges)).astype(np.int32)
-    content = save(vars(coding) | {"codes": coding.encode(reader, transform), "numbers": numbers})
-    durable.sweep_staging(reader.folder)  # a build that was killed here
+    arrays = {**vars(coding), "codes": coding.encode(reader, transform), "numbers": numbers}
     remove_index(reader.folder)
-    entry = durable.publish_file(reader.folder / INDEX_FILE, [content])
-    said = {"bytes": entry.bytes, "rows": reader.rows, "sha256": entry.sha256, "transform": fingerprint(transform)}
-    durable.publish_file(reader.folder / NOTE_FILE, [json.dumps(said, sort_keys=True).encode()])
+    durable.publish_file(reader.folder / INDEX_FILE, [seal(arrays, {_TRANSFORM: fingerprint(transform)})])
 
 
 def remove_index(shard: Path) -> None:
-    """Take the index of a shard's folder away. Only for the holder of the lock."""
-    for name in (NOTE_FILE, INDEX_FILE, _OLD_FILE):
+    """Take the index of a shard's folder away, and what a builder that was killed left. For the holder of the lock."""
+    durable.sweep_staging(shard)
+    for name in (INDEX_FILE, *_OLD_FILES):
         durable.remove(shard / name)
 
 
@@ -97,55 +95,80 @@ def read_index(reader: ShardReader, transform: KeyTransform) -> ShardCodes:
 
     Raises:
         IndexGone: there is none for this transform (any more).
-        DatabaseError: E311 when it is damaged.
+        DatabaseError: E311 when it is damaged, E320 when it cannot be read.
     """
-    note = _note(reader)
-    while note is not None and note["transform"] == fingerprint(transform):
-        found = _load(reader, note, transform.width(reader.dim))
-        # A writer takes the note away before it touches the index: what was read belongs to a note that is still there.
-        before, note = note, _note(reader)
-        if note == before:
-            if isinstance(found, ShardCodes):
-                return found
-            raise _damaged(reader, found)
-    raise IndexGone(reader.entry.id)
+    found, of = _read(reader)
+    if of != fingerprint(transform):
+        raise IndexGone(reader.entry.id)
+    if found.coding.centres.shape[1] != transform.width(reader.dim):
+        raise _damaged(reader, "Its keys are not as long as those of its transform.")
+    return found
 
 
-def _load(reader: ShardReader, note: dict[str, Any], width: int) -> ShardCodes | str:
-    """The index that a note tells of, or in what they differ."""
+def check_index(reader: ShardReader) -> None:
+    """Raise DatabaseError E311 or E320 unless the index of a shard, where there is one, is whole."""
+    with suppress(IndexGone):
+        _read(reader)
+
+
+def has_index(reader: ShardReader, transform: KeyTransform) -> bool:
+    """Whether a shard has an index of this transform that can be used here."""
+    if importlib.util.find_spec("faiss") is None:
+        return False
     try:
-        content = (reader.folder / INDEX_FILE).read_bytes()
-        if len(content) != note["bytes"] or hashlib.sha256(content).hexdigest() != note["sha256"]:
-            return f"Its size or SHA-256 is not what {NOTE_FILE} says."
-        from retclip.shards.search.coding import Coding
-
-        arrays = load(content)
-        codes, numbers = arrays.pop("codes"), arrays.pop("numbers")
-        found = ShardCodes(Coding(**arrays), codes, numbers)
-    except (OSError, SafetensorError, LookupError, TypeError) as error:
-        return str(error)
-    return found if _fits(found, reader, width) else f"Its arrays do not suit {reader.rows} rows of {width} numbers."
+        return read_notes(reader.folder / INDEX_FILE).get(_TRANSFORM) == fingerprint(transform)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise unreadable(reader.folder / INDEX_FILE, error) from error
+    except ValueError as error:
+        raise _damaged(reader, f"{error}.") from error
 
 
-def _fits(found: ShardCodes, reader: ShardReader, width: int) -> bool:
+def _read(reader: ShardReader) -> tuple[ShardCodes, str | None]:
+    """What an index holds, and the fingerprint of its transform."""
+    try:
+        arrays, notes = unseal((reader.folder / INDEX_FILE).read_bytes())
+        found = _codes(arrays)
+    except FileNotFoundError as error:
+        raise IndexGone(reader.entry.id) from error
+    except OSError as error:
+        raise unreadable(reader.folder / INDEX_FILE, error) from error
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise _damaged(reader, f"{error}.") from error
+    if not _fits(found, reader):
+        raise _damaged(reader, f"Its arrays do not suit {reader.rows} rows of {len(reader.ranges)} classes.")
+    return found, notes.get(_TRANSFORM)
+
+
+def _codes(arrays: Arrays) -> ShardCodes:
+    """Raises TypeError where arrays are missing, or there are others."""
+    from retclip.shards.search.coding import Coding
+
+    own = {name: array for name, array in arrays.items() if name in ("codes", "numbers")}
+    coding = Coding(**{name: array for name, array in arrays.items() if name not in own})
+    return ShardCodes(coding, **own)
+
+
+def _fits(found: ShardCodes, reader: ShardReader) -> bool:
     """Whether arrays are as the page of the format says: FAISS would read and write beyond others."""
-    coding, components = found.coding, found.coding.levels.shape[:1]
+    coding, components, width = found.coding, found.coding.levels.shape[:1], found.coding.centres.shape[1:]
     count, stored = found.coding.classes.shape[:1], np.array(list(reader.ranges))
     shapes = (
         (coding.classes, np.int32, count),
-        (coding.centres, np.float32, (*count, width)),
-        (coding.directions, np.float32, (*components, width)),
+        (coding.centres, np.float32, (*count, *width)),
+        (coding.directions, np.float32, (*components, *width)),
         (coding.levels, np.float32, (*components, 16)),
         (coding.error, np.float64, (1,)),
         (found.codes, np.uint8, (reader.rows, *((number + 1) // 2 for number in components))),
         (found.numbers, np.int32, stored.shape),
     )
-    if any(array.dtype != kind or array.shape != shape for array, kind, shape in shapes):
+    if len(width) != 1 or any(array.dtype != kind or array.shape != shape for array, kind, shape in shapes):
         return False
     numbers, floats = found.numbers, (coding.centres, coding.directions, coding.levels, coding.error)
     return bool(
         len(numbers)
-        and 0 < coding.levels.size <= 16 * width
+        and 0 < len(coding.levels) <= coding.directions.shape[1]
         and all(np.isfinite(array).all() for array in floats)
         and (np.diff(coding.classes) > 0).all()
         and ((numbers >= 0) & (numbers < len(coding.classes))).all()
@@ -153,35 +176,11 @@ def _fits(found: ShardCodes, reader: ShardReader, width: int) -> bool:
     )
 
 
-def has_index(reader: ShardReader, transform: KeyTransform) -> bool:
-    """Whether a shard has an index of this transform that can be used here."""
-    if importlib.util.find_spec("faiss") is None:
-        return False
-    note = _note(reader)
-    return note is not None and note["transform"] == fingerprint(transform)
-
-
-def _note(reader: ShardReader) -> dict[str, Any] | None:
-    try:
-        note: dict[str, Any] = json.loads((reader.folder / NOTE_FILE).read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise unreadable(reader.folder / NOTE_FILE, error) from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged(reader, f"{NOTE_FILE} is not JSON: {error}.") from error
-    if not isinstance(note, dict) or any(not isinstance(note.get(key), kind) for key, kind in _TYPES.items()):
-        raise _damaged(reader, f"{NOTE_FILE} does not have the keys {', '.join(_TYPES)}.")
-    if "classes" in note:  # beside an `index.faiss`
-        return None
-    return note
-
-
 def _damaged(reader: ShardReader, why: str) -> DatabaseError:
     return DatabaseError(
         "E311",
         f"The search index of shard {reader.entry.id} is damaged.",
         why=f"{why} The vectors themselves are not concerned.",
-        fix=f"Remove {INDEX_FILE} and {NOTE_FILE} from {reader.folder}: searches do without. To build it again: "
+        fix=f"Remove {INDEX_FILE} from {reader.folder}: searches do without. To build it again: "
         f"retclip db index {reader.folder.parent.parent.stem}",
     )

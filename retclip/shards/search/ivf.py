@@ -22,6 +22,7 @@ from retclip.shards.search.quick_keys import Keys
 from retclip.shards.search.request import Request
 from retclip.shards.search.row_scores import row_starts, score_rows
 from retclip.shards.search.scope import Scope
+from retclip.shards.search.selection import kth_largest
 from retclip.shards.snapshot import Snapshot
 from retclip.shards.transforms import KeyTransform
 
@@ -98,10 +99,10 @@ class InvertedFiles:
         self._score(keys, guess, some, transform, score)
         off = np.subtract(score, guess.score, out=np.zeros_like(score), where=some)[:, : _FIRST * k]
         error = np.sqrt(np.vecdot(off, off) / np.maximum(some.sum(axis=1), 1))
-        reach = _nth(score[:, : _FIRST * k], k) - _DEVIATIONS * np.maximum(error, guess.error)
+        reach = kth_largest(score[:, : _FIRST * k], k) - _DEVIATIONS * np.maximum(error, guess.error)
         self._score(keys, guess, (guess.row >= 0) & ~some & (guess.score >= reach[:, None]), transform, score)
         settled = (guess.beyond < reach) | np.isneginf(guess.beyond)
-        floor = np.maximum(_nth(score, k) - 2 * _ROUNDING, np.finfo(np.float32).min)
+        floor = np.maximum(kth_largest(score, k) - 2 * _ROUNDING, np.finfo(np.float32).min)
         query, column = np.nonzero(score >= floor[:, None])
         return self._pairs(query, guess.row[query, column], score[query, column], scope), settled
 
@@ -140,14 +141,6 @@ class InvertedFiles:
             position[here] = scope.positions_of(number, row[here] - starts[number])
         assert bool((position >= 0).all()), "an index answered with a row that was not asked"
         return Pairs(query, position, scope.classes_at(position), score)
-
-
-def _nth(values: Keys, n: int) -> Keys:
-    """(M,) n-th largest of each row, -inf where rows are shorter."""
-    if values.shape[1] < n:
-        return np.full(len(values), -np.inf, np.float32)
-    nth: Keys = np.partition(values, -n, axis=1)[:, -n]
-    return nth
 
 
 def _renamed(pairs: Pairs, queries: Rows) -> Pairs:

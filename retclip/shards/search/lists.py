@@ -27,7 +27,7 @@ class Lists:
     """
 
     def __init__(self, snapshot: Snapshot, coding: Coding, shards: Mapping[int, ShardCodes]) -> None:
-        """Args: shards: those of each number."""
+        """`shards`: what the index of each shard holds, by the shard's number in the snapshot."""
         import faiss
 
         self.coding, self.shards = coding, set(shards)

@@ -77,12 +77,14 @@ def choose(work: Work, machine: Machine) -> Plan:
             return Plan("cuda", f"{share}: their keys fit on the GPU", work.rows)
         if machine.faiss_gpus:
             return Plan("faiss-gpu", f"{share}: there is a GPU that faiss can use and torch cannot", work.rows)
-    if work.indexed and work.rows >= _INDEX_ROWS * work.k:
-        if work.recall is None or work.recall >= MINIMUM_RECALL:
-            why = f"{share}: their codes are scanned, and what may be near is measured"
-            return Plan("ivf", why, work.rows, False, work.recall)
+    exact = f"{share}: an exact scan of their class ranges"
+    if not work.indexed:
+        quick = work.rows * work.queries <= _SCAN_WORK * machine.cores
+        return Plan("cpu", f"{exact} is quick enough" if quick else f"{exact}; no index fits the request", work.rows)
+    if work.rows < _INDEX_ROWS * work.k:
+        return Plan("cpu", f"{exact} is as quick as their index", work.rows)
+    if work.recall is not None and work.recall < MINIMUM_RECALL:
         why = f"{share}; the index found {work.recall:.3f} of the true answer, below {MINIMUM_RECALL}"
         return Plan("cpu", why, work.rows)
-    if work.indexed or work.rows * work.queries <= _SCAN_WORK * machine.cores:
-        return Plan("cpu", f"{share}: an exact scan of their class ranges is quick enough", work.rows)
-    return Plan("cpu", f"{share}: an exact scan of their class ranges; no index fits the request", work.rows)
+    why = f"{share}: their codes are scanned, and what may be near is measured"
+    return Plan("ivf", why, work.rows, False, work.recall)

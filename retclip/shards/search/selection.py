@@ -46,7 +46,7 @@ def select(scores: torch.Tensor, ordinal: Rows, floor: Scores, wanted: Wanted) -
     grouped = scores.view(len(scores) // size, size, scores.shape[1])
     peaks = _peaks(grouped)
     if wanted.cap is None:
-        reach = _lowered(np.maximum(_kth(peaks, wanted.k), floor), wanted.window)
+        reach = _lowered(np.maximum(kth_largest(peaks, wanted.k), floor), wanted.window)
         query, group = np.nonzero(peaks >= reach[:, None])
         reach = reach[query]
     else:
@@ -83,7 +83,7 @@ def _members(grouped: torch.Tensor, group: Rows, query: Rows) -> Scores:
     return members
 
 
-def _kth(values: Scores, k: int) -> Scores:
+def kth_largest(values: Scores, k: int) -> Scores:
     """(M,) k-th largest of each row, -inf where rows are shorter."""
     if values.shape[1] < k:
         return np.full(len(values), -np.inf, np.float32)
@@ -108,7 +108,7 @@ def _capped_groups(
     classes, mixed = ordinal[:, 0], ordinal[:, 0] != ordinal[:, -1]
     starts = np.flatnonzero(np.diff(classes, prepend=-1))
     best_of_class = np.maximum.reduceat(np.where(mixed, np.float32(-np.inf), peaks), starts, axis=1)
-    least = _lowered(np.maximum(_kth(best_of_class, wanted.k), known), wanted.window)
+    least = _lowered(np.maximum(kth_largest(best_of_class, wanted.k), known), wanted.window)
     query, group = np.nonzero(peaks >= least[:, None])
     peak, torn, own_class = peaks[query, group], mixed[group], classes[group]
     inside = np.flatnonzero(torn)

@@ -1,5 +1,6 @@
 """Index files: who reads them while others write, and what damage does."""
 
+import hashlib
 import json
 
 import faiss
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 
 from retclip.core.errors import DatabaseError
-from retclip.shards import durable
-from retclip.shards.search import Request, Searcher, index_files, planner, write_indexes
+from retclip.core.sealed import seal, unseal
+from retclip.shards import verify
+from retclip.shards.search import Request, Searcher, index_files, ivf, planner, write_indexes
+from retclip.shards.verification import untouched
 
 QUERIES = np.random.default_rng(4).normal(size=(40, 16)).astype(np.float32)
 REQUEST = Request(10, (1, 3), None, "centre")
@@ -22,7 +25,7 @@ def no_least(monkeypatch):
 
 def test_a_new_index_takes_the_place_of_one_that_was_never_finished(indexed):
     folder = indexed.snapshot.shards[0].reader.folder
-    (folder / "index.json").unlink()
+    (folder / "index.safetensors").unlink()
     (folder / ".staging-x").write_bytes(b"half an index")
     assert write_indexes(indexed, "centre").shards == 1
     assert not (folder / ".staging-x").exists()
@@ -30,13 +33,26 @@ def test_a_new_index_takes_the_place_of_one_that_was_never_finished(indexed):
 
 def test_an_index_of_the_earlier_kind_is_none_and_gives_way(indexed):
     folder = indexed.snapshot.shards[0].reader.folder
-    note = json.loads((folder / "index.json").read_text())
-    (folder / "index.json").write_text(json.dumps(note | {"classes": [0, 1]}))
-    (folder / "index.faiss").write_bytes(b"lists")
-    searcher = Searcher(indexed.snapshot)
-    assert searcher.plan(40, REQUEST).backend == "cpu"
+    (folder / "index.safetensors").unlink()
+    old = [folder / "index.json", folder / "index.faiss"]
+    for path in old:
+        path.write_bytes(b"lists")
+    assert Searcher(indexed.snapshot).plan(40, REQUEST).backend == "cpu"
+    assert verify(indexed.path, deep=True).ok
     assert write_indexes(indexed, "centre").shards == 1
-    assert not (folder / "index.faiss").exists()
+    assert not any(path.exists() for path in old)
+
+
+def test_digests_are_what_the_page_of_the_format_says(indexed):
+    data = (indexed.snapshot.shards[0].reader.folder / "index.safetensors").read_bytes()
+    told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    transform = told.pop("transform")
+    assert transform == index_files.fingerprint(Searcher(indexed.snapshot).transform("centre"))
+    arrays, _ = unseal(data)
+    assert set(told) == {f"sha256:{name}" for name in arrays}
+    for name, array in arrays.items():
+        head = json.dumps([name, str(array.dtype), array.shape, [["transform", transform]]])
+        assert told[f"sha256:{name}"] == hashlib.sha256(head.encode() + array.tobytes()).hexdigest()
 
 
 def index_newer_version(database, make):
@@ -53,24 +69,23 @@ def remove_indexes(database, make):
 
 
 @pytest.mark.parametrize("change", [index_newer_version, remove_indexes])
-@pytest.mark.parametrize("moment", ["before the note is read", "after"])
+@pytest.mark.parametrize("moment", ["before", "between"])
 def test_a_reader_whose_index_is_replaced_goes_on_without(indexed, make, monkeypatch, same_bits, change, moment):
     searcher = Searcher(indexed.snapshot)
     assert searcher.plan(40, REQUEST).backend == "ivf"
-    if moment != "after":
+    if moment == "before":
         change(indexed, make)
     else:
-        real, done = index_files._load, []
+        real, read = index_files.read_index, []
 
         def overtaken(*arguments):
-            if not done:
-                done.append(True)
+            read.append(real(*arguments))
+            if len(read) == 1:
                 change(indexed, make)
-            return real(*arguments)
+            return read[-1]
 
-        monkeypatch.setattr(index_files, "_load", overtaken)
+        monkeypatch.setattr(ivf, "read_index", overtaken)
     found = searcher.search(QUERIES, REQUEST)
-    assert moment != "after" or done
     same_bits(found, searcher.search(QUERIES, REQUEST, "cpu"))
     assert (searcher.plan(40, REQUEST).backend, searcher.plan(40, REQUEST).exact) == ("cpu", True)
 
@@ -83,39 +98,39 @@ def test_an_index_in_memory_serves_until_its_reader_ends(indexed, make, same_bit
     assert searcher.plan(40, REQUEST).backend == "ivf"
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "note", "shape"])
+def is_refused(database, code="E311"):
+    """By searches, and named by a deep check, which says of no version that it is touched."""
+    reader = database.snapshot.shards[0].reader
+    with pytest.raises(DatabaseError, match=reader.folder.name) as caught:
+        Searcher(database.snapshot).search(np.ones((1, 16)), Request(3, (0,), None, "centre"), "ivf")
+    report = verify(database.path, deep=True)
+    [problem] = report.problems
+    assert caught.value.code == problem.code == code
+    assert problem.file == f"shards/{reader.entry.id}/index.safetensors"
+    assert untouched(database.path, report) == ([1, 2, 3] if code == "E311" else [1])
+    return True
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "head", "nested", "nonsense", "folder"])
 def test_a_damaged_index_is_named_and_refused(indexed, damage):
-    folder = indexed.snapshot.shards[0].reader.folder
-    index, note = folder / "index.safetensors", folder / "index.json"
+    index = indexed.snapshot.shards[0].reader.folder / "index.safetensors"
     data = bytearray(index.read_bytes())
     if damage == "flip":
         data[len(data) // 2] ^= 1
-        index.write_bytes(data)
-    elif damage == "cut":
-        index.write_bytes(data[:-1])
-    elif damage == "gone":
+    elif damage == "head":
+        data[:8] = b"\xff" * 8
+    elif damage == "nested":
+        data = (200_000).to_bytes(8, "little") + b"[" * 200_000
+    other = {"cut": data[:-1], "empty": b"", "nonsense": b"no arrays"}
+    if damage == "folder":
         index.unlink()
+        index.mkdir()
     else:
-        note.write_text("{" if damage == "note" else "[]")
-    with pytest.raises(DatabaseError, match=folder.name) as caught:
-        Searcher(indexed.snapshot).search(np.ones((1, 16)), Request(3, (0,), None, "centre"), "ivf")
-    assert caught.value.code == "E311"
-
-
-def vouch_for(reader, data):
-    """A note that fits, whatever it says it fits."""
-    entry = durable.publish_file(reader.folder / "index.safetensors", [data])
-    note = json.loads((reader.folder / "index.json").read_text()) | {"bytes": entry.bytes, "sha256": entry.sha256}
-    (reader.folder / "index.json").write_text(json.dumps(note))
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"no arrays"])
-def test_a_note_that_vouches_for_nonsense_does_not_help_it(indexed, content):
-    reader = indexed.snapshot.shards[0].reader
-    vouch_for(reader, content)
-    with pytest.raises(DatabaseError, match="is damaged") as caught:
-        index_files.read_index(reader, Searcher(indexed.snapshot).transform("centre"))
-    assert caught.value.code == "E311"
+        index.write_bytes(other.get(damage, data))
+    assert is_refused(indexed, "E320" if damage == "folder" else "E311")
+    if damage not in ("flip", "cut"):  # their heads are whole
+        with pytest.raises(DatabaseError):
+            Searcher(indexed.snapshot).plan(40, REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +142,7 @@ def test_a_note_that_vouches_for_nonsense_does_not_help_it(indexed, content):
         ("codes", lambda a: np.zeros((), np.uint8)),
         ("centres", lambda a: a[:0]),
         ("centres", lambda a: a[:, :1]),
+        ("centres", lambda a: a[:, 0]),
         ("centres", lambda a: a.astype(np.float64)),
         ("centres", lambda a: a * np.nan),
         ("classes", lambda a: np.arange(3_000_000, dtype=np.int32)),
@@ -145,26 +161,21 @@ def test_a_note_that_vouches_for_nonsense_does_not_help_it(indexed, content):
     ],
 )
 def test_arrays_that_do_not_fit_together_never_reach_faiss(indexed, name, change):
-    reader = indexed.snapshot.shards[0].reader
-    arrays = index_files.load((reader.folder / "index.safetensors").read_bytes())
+    path = indexed.snapshot.shards[0].reader.folder / "index.safetensors"
+    arrays, notes = unseal(path.read_bytes())
     arrays.pop(name, None) if change is None else arrays.update({name: change(arrays.get(name))})
-    vouch_for(reader, index_files.save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
-    with pytest.raises(DatabaseError, match="is damaged") as caught:
-        Searcher(indexed.snapshot).search(QUERIES, REQUEST, "ivf")
-    assert caught.value.code == "E311"
+    path.write_bytes(seal(arrays, notes))
+    assert is_refused(indexed)
 
 
-@pytest.mark.parametrize("note", ["folder", "[" * 200_000])
-def test_a_note_that_cannot_be_read_is_told(indexed, note):
-    path = indexed.snapshot.shards[0].reader.folder / "index.json"
-    path.unlink()
-    if note == "folder":
-        path.mkdir()
-    else:
-        path.write_text(note)
-    with pytest.raises(DatabaseError) as caught:
-        Searcher(indexed.snapshot).plan(40, REQUEST)
-    assert caught.value.code == ("E320" if note == "folder" else "E311")
+def test_keys_of_another_length_never_reach_faiss(indexed):
+    path = indexed.snapshot.shards[0].reader.folder / "index.safetensors"
+    arrays, notes = unseal(path.read_bytes())
+    shorter = {name: np.ascontiguousarray(arrays[name][:, :15]) for name in ("centres", "directions")}
+    fewer = {"levels": arrays["levels"][:15], "directions": shorter["directions"][:15]}
+    path.write_bytes(seal({**arrays, **shorter, **fewer}, notes))
+    with pytest.raises(DatabaseError, match="not as long"):
+        index_files.read_index(indexed.snapshot.shards[0].reader, Searcher(indexed.snapshot).transform("centre"))
 
 
 def test_new_statistics_make_an_index_unusable(indexed, make):
